@@ -1,0 +1,1 @@
+"""Floor 4: plan, stages and run of a tract job."""

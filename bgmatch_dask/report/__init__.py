@@ -1,0 +1,1 @@
+"""Floor 5: the HTML report, its pictures, and FITS export."""

@@ -1,0 +1,1 @@
+"""Floor 5: clusters and progress shown to people."""

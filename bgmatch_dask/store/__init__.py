@@ -1,0 +1,1 @@
+"""Floor 2: the Zarr store of a tract."""

@@ -1,0 +1,1 @@
+"""Floor 2: where warps come from: files, reprojection, simulation."""
