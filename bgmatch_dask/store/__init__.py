@@ -1,1 +1,19 @@
 """Floor 2: the Zarr store of a tract."""
+
+from bgmatch_dask.store.layout import TractSpec, create_tract, read_spec
+from bgmatch_dask.store.ledger import Ledger, Receipt
+from bgmatch_dask.store.location import Location, normalise_url
+from bgmatch_dask.store.planes import TractStore, assert_aligned, open_store
+
+__all__ = (
+    "Ledger",
+    "Location",
+    "Receipt",
+    "TractSpec",
+    "TractStore",
+    "assert_aligned",
+    "create_tract",
+    "normalise_url",
+    "open_store",
+    "read_spec",
+)

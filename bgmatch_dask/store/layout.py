@@ -1,0 +1,215 @@
+"""The layout of a tract store: its schema, its arrays, and how they are made."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from bgmatch_dask.errors import StoreError
+from bgmatch_dask.geometry import PatchGrid, SuperpixelGrid, TractGeometry
+from bgmatch_dask.maskplanes import MASK_PLANES
+from bgmatch_dask.store.location import Location
+
+__all__ = (
+    "PLANES",
+    "SCHEMA",
+    "TractSpec",
+    "chunk_length",
+    "create_plane_array",
+    "create_tract",
+    "read_spec",
+)
+
+SCHEMA = 1
+"""Version of the layout; readers refuse others."""
+
+PLANES: Mapping[str, tuple[str, float | int]] = {
+    "image": ("float32", np.nan),
+    "variance": ("float32", np.nan),
+    "mask": ("int32", 1 << MASK_PLANES["NO_DATA"]),
+}
+"""Array name to dtype and fill value of the planes of a warp."""
+
+
+@dataclass(frozen=True, slots=True)
+class TractSpec:
+    """All that is fixed when a store is made."""
+
+    geometry: TractGeometry
+    """Sky position, tract box and patch grid."""
+    visits: tuple[str, ...]
+    """Unique visit labels, in the order of the visit axis."""
+    unit: str
+    """Unit of the image, e.g. ``nJy``."""
+    bin_size: int
+    """Superpixel size [pixels]."""
+    chunk: int = 1000
+    """Target chunk size [pixels]."""
+    kind: str = "direct"
+    """Kind of warp, the name of its group."""
+
+    @property
+    def grid(self) -> SuperpixelGrid:
+        """The superpixel grid of the tract."""
+        return SuperpixelGrid(self.geometry.patches.tract_box, self.bin_size, self.bin_size)
+
+    def visit_index(self, visit: str) -> int:
+        """Return the place of a visit on the visit axis.
+
+        Raises
+        ------
+        StoreError
+            ``visit-unknown`` when the store has no such visit.
+        """
+        try:
+            return self.visits.index(visit)
+        except ValueError:
+            raise StoreError(
+                "visit-unknown",
+                f"The store has no visit {visit!r}",
+                fix=f"Visits: {', '.join(self.visits[:20])}{' …' * (len(self.visits) > 20)}",
+            ) from None
+
+
+def create_tract(location: Location, spec: TractSpec) -> None:
+    """Make the groups and arrays of a store; nothing is written to the arrays.
+
+    Raises
+    ------
+    StoreError
+        ``store-exists`` when another tract, or another layout, is already there.
+    """
+    if location.exists("zarr.json"):
+        if read_spec(location) == spec:
+            return
+        raise StoreError(
+            "store-exists",
+            "The store holds another set of visits, geometry or bin size",
+            where=location.url,
+            fix="Give another --store, or delete this one.",
+        )
+    root = zarr.create_group(location.zarr_store(), overwrite=False)
+    group = root.create_group(spec.kind)
+    for name in PLANES:
+        create_plane_array(group, name, spec)
+    sums = root.create_group("superpixels").create_group(spec.kind)
+    _create_unit_sums(sums, spec)
+    # The attributes come last: a root group that has them is a complete layout.
+    root.attrs.update(_spec_to_attrs(spec))
+
+
+def read_spec(location: Location) -> TractSpec:
+    """Read what was fixed when the store was made.
+
+    Raises
+    ------
+    StoreError
+        ``store-missing``, ``store-incomplete`` or ``store-schema``.
+    """
+    attrs: Mapping[str, Any] = location.open_group().attrs.asdict()
+    schema = attrs.get("bgmatch_schema")
+    if schema is None:
+        raise StoreError(
+            "store-incomplete",
+            "The store was not finished when it was made, or is not a tract store",
+            where=location.url,
+            fix="Delete it and run again.",
+        )
+    if schema != SCHEMA:
+        raise StoreError(
+            "store-schema",
+            f"The store has layout version {schema}, this program reads {SCHEMA}",
+            where=location.url,
+            fix="Use the program version that made it, or make the store again.",
+        )
+    return _spec_from_attrs(attrs)
+
+
+def create_plane_array(group: zarr.Group, name: str, spec: TractSpec) -> zarr.Array[Any]:
+    """Make one (visit, patch, y, x) array: a shard is one warp's plane, chunks divide it."""
+    dtype, fill = PLANES[name]
+    height, width = spec.geometry.patches.plane_shape
+    chunks = (1, 1, chunk_length(height, spec.chunk), chunk_length(width, spec.chunk))
+    with warnings.catch_warnings():
+        # Crc32c and sharding are in the Zarr v3 specification but flagged by some releases.
+        warnings.simplefilter("ignore")
+        return group.create_array(
+            name,
+            shape=(len(spec.visits), spec.geometry.patches.n_patches, height, width),
+            shards=(1, 1, height, width),
+            chunks=chunks,
+            dtype=dtype,
+            fill_value=fill,
+            compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
+            dimension_names=("visit", "patch", "y", "x"),
+        )
+
+
+def chunk_length(length: int, target: int) -> int:
+    """Return the divisor of ``length`` that is nearest to ``target`` on a log scale.
+
+    Chunks that divide the plane read and write about twice as fast as chunks that do not.
+    """
+    pairs = (d for d in range(1, int(length**0.5) + 1) if length % d == 0)
+    divisors = {d for small in pairs for d in (small, length // small)}
+    best = min(sorted(divisors), key=lambda d: abs(np.log(d / target)))
+    # A plane whose size has no fair divisor (a prime, say) stays in one piece.
+    return best if target / 4 <= best <= target * 4 else length
+
+
+def _create_unit_sums(group: zarr.Group, spec: TractSpec) -> None:
+    patches = spec.geometry.patches
+    shapes = [spec.grid.window(patches.inner_box(p)).shape for p in range(patches.n_patches)]
+    ny, nx = max(s[0] for s in shapes), max(s[1] for s in shapes)
+    group.create_array(
+        "units",
+        shape=(len(spec.visits), patches.n_patches, SUM_QUANTITIES, ny, nx),
+        chunks=(1, 1, SUM_QUANTITIES, ny, nx),
+        dtype="float64",
+        fill_value=np.nan,
+        compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
+        dimension_names=("visit", "patch", "quantity", "sy", "sx"),
+    )
+
+
+SUM_QUANTITIES = 8
+"""Number of additive sums that are kept per superpixel."""
+
+
+def _spec_to_attrs(spec: TractSpec) -> dict[str, Any]:
+    geometry = spec.geometry
+    return {
+        "bgmatch_schema": SCHEMA,
+        "tract": geometry.tract,
+        "band": geometry.band,
+        "wcs": [list(card) for card in geometry.wcs_cards],
+        "patches": asdict(geometry.patches),
+        "mask_planes": dict(MASK_PLANES),
+        "unit": spec.unit,
+        "visits": list(spec.visits),
+        "bin_size": spec.bin_size,
+        "chunk": spec.chunk,
+        "kind": spec.kind,
+    }
+
+
+def _spec_from_attrs(attrs: Mapping[str, Any]) -> TractSpec:
+    return TractSpec(
+        geometry=TractGeometry(
+            tract=attrs["tract"],
+            band=attrs["band"],
+            wcs_cards=tuple((key, value) for key, value in attrs["wcs"]),
+            patches=PatchGrid(**attrs["patches"]),
+        ),
+        visits=tuple(attrs["visits"]),
+        unit=attrs["unit"],
+        bin_size=attrs["bin_size"],
+        chunk=attrs["chunk"],
+        kind=attrs["kind"],
+    )

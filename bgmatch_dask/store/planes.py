@@ -1,0 +1,146 @@
+"""Read and write the planes of one warp: whole shards in, any box out."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from bgmatch_dask.errors import StoreError
+from bgmatch_dask.geometry import Box
+from bgmatch_dask.store.layout import PLANES, TractSpec, read_spec
+from bgmatch_dask.store.location import Location
+
+__all__ = ("TractStore", "assert_aligned", "open_store")
+
+
+class TractStore:
+    """A tract store opened for reading and for writing whole units.
+
+    Parameters
+    ----------
+    location
+        Place of the store.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self.spec: TractSpec = read_spec(location)
+        self._root = location.open_group()
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+
+    def array(self, path: str) -> zarr.Array[Any]:
+        """Return an array by its path in the store.
+
+        Raises
+        ------
+        StoreError
+            ``array-missing`` when the store has none.
+        """
+        if path not in self._arrays:
+            node = self._root.get(path)
+            if not isinstance(node, zarr.Array):
+                raise StoreError(
+                    "array-missing", f"There is no array {path!r}", where=self.location.url
+                )
+            self._arrays[path] = node
+        return self._arrays[path]
+
+    def group(self, path: str) -> zarr.Group:
+        """Return a group by its path, made when missing."""
+        return self._root.require_group(path)
+
+    def read(
+        self, plane: str, visit: int, patch: int, box: Box, *, kind: str | None = None
+    ) -> NDArray[Any]:
+        """Read a box of one plane of one warp.
+
+        Parameters
+        ----------
+        plane
+            ``image``, ``variance`` or ``mask``.
+        visit, patch
+            Places on the visit and patch axes.
+        box
+            Tract pixels, inside the plane box of the patch.
+        kind
+            Kind of warp; default: the store's own.
+        """
+        ys, xs = box.slices_in(self.spec.geometry.patches.plane_box(patch))
+        data = self.array(f"{kind or self.spec.kind}/{plane}")[visit, patch, ys, xs]
+        return np.asarray(data)
+
+    def write_plane(
+        self, plane: str, visit: int, patch: int, values: NDArray[Any], *, kind: str | None = None
+    ) -> None:
+        """Write one whole plane of one warp: exactly one shard, owned by the caller alone.
+
+        Parameters
+        ----------
+        values
+            Array of the shape and dtype of the plane.
+
+        Raises
+        ------
+        StoreError
+            ``write-misaligned`` when the write would not cover whole shards.
+        """
+        array = self.array(f"{kind or self.spec.kind}/{plane}")
+        dtype, _ = PLANES[plane]
+        if values.shape != array.shape[2:] or values.dtype != dtype:
+            raise StoreError(
+                "write-misaligned",
+                f"A {plane} plane is {array.shape[2:]} {dtype}, got {values.shape} {values.dtype}",
+                where=self.location.url,
+            )
+        region = (visit, patch, slice(0, array.shape[2]), slice(0, array.shape[3]))
+        assert_aligned(array, region)
+        array[region] = values
+
+    def write_unit_sums(self, visit: int, patch: int, sums: NDArray[np.float64]) -> None:
+        """Write the superpixel sums of one unit: one chunk, padded with NaN."""
+        array = self.array(f"superpixels/{self.spec.kind}/units")
+        full = np.full(array.shape[2:], np.nan)
+        full[:, : sums.shape[1], : sums.shape[2]] = sums
+        region: tuple[int | slice, ...] = (visit, patch, *(slice(0, n) for n in full.shape))
+        assert_aligned(array, region)
+        array[region] = full
+
+    def read_unit_sums(self, visit: int, patch: int) -> NDArray[np.float64]:
+        """Read the superpixel sums of one unit, cut to the superpixels of its inner box."""
+        window = self.spec.grid.window(self.spec.geometry.patches.inner_box(patch))
+        ny, nx = window.shape
+        array = self.array(f"superpixels/{self.spec.kind}/units")
+        return np.asarray(array[visit, patch, :, :ny, :nx], dtype=np.float64)
+
+
+def assert_aligned(array: zarr.Array[Any], region: tuple[int | slice, ...]) -> None:
+    """Refuse a write that does not cover whole write granules (shards, else chunks).
+
+    Zarr itself reads, changes and writes back a granule that is covered in part, without a
+    lock: two tasks that share one lose half of the data in silence.
+
+    Raises
+    ------
+    StoreError
+        ``write-misaligned``.
+    """
+    granules = array.shards or array.chunks
+    for axis, (part, granule, size) in enumerate(zip(region, granules, array.shape, strict=True)):
+        start, stop = (part, part + 1) if isinstance(part, int) else (part.start, part.stop)
+        if start % granule or (stop % granule and stop != size):
+            raise StoreError(
+                "write-misaligned",
+                f"Axis {axis}: {start}:{stop} does not cover whole granules of {granule}",
+                where=array.path,
+                fix="One task must own whole shards; this is a fault of the program.",
+            )
+
+
+@lru_cache(maxsize=8)
+def open_store(url: str) -> TractStore:
+    """Return the store at an absolute URL; opened once per process."""
+    return TractStore(Location(url))
