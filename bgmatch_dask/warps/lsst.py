@@ -1,0 +1,353 @@
+"""Warps in the FITS layout that LSST's ``afw`` gives an ``ExposureF``.
+
+HDU 0 has no data; ``IMAGE``, ``MASK`` and ``VARIANCE`` follow. The place of the first pixel in
+the tract (XY0) is in the WCS "A" (``afw/src/geom/wcsUtils.cc``); the celestial WCS is written
+for local pixels. Mask planes are numbered by ``MP_<NAME>`` cards. Labels of the unit are the
+``LSST BUTLER DATAID`` cards that the Butler's formatter adds to the primary header.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS, FITSFixedWarning
+from numpy.typing import NDArray
+
+from bgmatch_dask.errors import InputError
+from bgmatch_dask.geometry import Box
+from bgmatch_dask.maskplanes import MASK_PLANES, NO_DATA, remap_mask
+from bgmatch_dask.warps.fits_checks import MAX_PIXELS, open_checked
+from bgmatch_dask.warps.warp import Warp
+
+__all__ = ("LsstHeader", "read_lsst_header", "read_lsst_warp", "write_lsst_warp")
+
+Cards = tuple[tuple[str, str | float | int], ...]
+
+_DATAID = "LSST BUTLER DATAID"
+_WCS_CARD = re.compile(
+    r"(WCSAXES|RADESYS|EQUINOX|LONPOLE|LATPOLE|(CTYPE|CRVAL|CRPIX|CUNIT|CDELT|CROTA)[12]"
+    r"|(CD|PC)[12]_[12]|PV[12]_\d+|(A|B|AP|BP)_(ORDER|\d_\d))"
+)
+_PLANE_DTYPES: Mapping[str, tuple[int, ...]] = {
+    "IMAGE": (-32, -64),
+    "VARIANCE": (-32, -64),
+    "MASK": (8, 16, 32),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LsstHeader:
+    """What the headers of one warp file say."""
+
+    path: str
+    """The file."""
+    box: Box
+    """Tract pixels that the file covers."""
+    wcs_cards: Cards
+    """Celestial WCS in tract pixels: FITS pixel 1 is tract pixel 0."""
+    band: str | None
+    """Band or filter label."""
+    visit: str | None
+    """Visit label; None when the file does not say."""
+    tract: str | None
+    """Tract label; None when the file does not say."""
+    patch: str | None
+    """Patch label; None when the file does not say."""
+    bunit: str | None
+    """Unit of the image, ``nJy`` for calibrated warps."""
+    planes: tuple[tuple[str, int], ...]
+    """The file's own mask planes: name and bit number."""
+
+
+def read_lsst_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> LsstHeader:
+    """Read and check the headers of a warp; no pixel is read.
+
+    Parameters
+    ----------
+    path
+        A local FITS file.
+    max_pixels
+        Most pixels that one plane may hold.
+
+    Returns
+    -------
+    LsstHeader
+        Place, WCS, labels, unit and mask planes.
+
+    Raises
+    ------
+    InputError
+        ``path-unreadable``, ``fits-unreadable``, ``fits-truncated``, ``too-large``,
+        ``plane-missing``, ``plane-shape``, ``plane-dtype``, ``xy0-missing``, ``xy0-mismatch``,
+        ``wcs-missing`` or ``mask-plane-missing``.
+    """
+    with open_checked(path, max_pixels=max_pixels, checksum=False) as hdus:
+        return _header(hdus, os.fspath(path))
+
+
+def read_lsst_warp(
+    path: str | os.PathLike[str],
+    box: Box | None = None,
+    *,
+    calibration_scale: float | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Warp:
+    """Read a warp, or the part of it that lies on ``box``.
+
+    A pixel without a finite image, a positive finite variance, or with ``NO_DATA``, has no data
+    in any plane of the result.
+
+    Parameters
+    ----------
+    path
+        A local FITS file.
+    box
+        Tract pixels wanted; the warp covers the part of it that the file holds.
+    calibration_scale
+        nJy per unit of the image; None requires ``BUNIT`` to be ``nJy``.
+    max_pixels
+        Most pixels that one plane may hold.
+
+    Returns
+    -------
+    Warp
+        Image and variance in nJy and nJy², mask in the planes of the store.
+
+    Raises
+    ------
+    InputError
+        As `read_lsst_header`, and ``fits-checksum``, ``unit-unknown``, or ``no-data`` when no
+        pixel is usable.
+    """
+    where = os.fspath(path)
+    with open_checked(path, max_pixels=max_pixels) as hdus:
+        header = _header(hdus, where)
+        scale = _scale(header, calibration_scale)
+        part = header.box if box is None else header.box.intersect(box)
+        if part.empty:
+            raise InputError("no-data", f"The file covers no pixel of {box}", where=where)
+        window = part.slices_in(header.box)
+        image, variance, mask = (
+            np.asarray(hdus[name].section[window]) for name in ("IMAGE", "VARIANCE", "MASK")
+        )
+    return _as_warp(part, image * scale, variance * scale**2, mask, header)
+
+
+def _as_warp(
+    box: Box,
+    image: NDArray[Any],
+    variance: NDArray[Any],
+    mask: NDArray[np.integer],
+    header: LsstHeader,
+) -> Warp:
+    bits = remap_mask(mask, dict(header.planes))
+    pixels = image.astype(np.float32)
+    noise = variance.astype(np.float32)
+    good = np.isfinite(pixels) & np.isfinite(noise) & (noise > 0) & ((bits & NO_DATA) == 0)
+    if not good.any():
+        raise InputError(
+            "no-data",
+            "No pixel has a finite value, a positive variance and data",
+            where=header.path,
+            fix="Leave the file out.",
+        )
+    bad = ~good
+    pixels[bad], noise[bad] = np.nan, np.inf
+    bits[bad] |= NO_DATA
+    return Warp(box, pixels, noise, bits)
+
+
+def _scale(header: LsstHeader, calibration_scale: float | None) -> np.float32:
+    if calibration_scale is not None:
+        return np.float32(calibration_scale)
+    if header.bunit != "nJy":
+        raise InputError(
+            "unit-unknown",
+            f"The image is in {header.bunit or 'an unknown unit'}, not nJy",
+            where=header.path,
+            fix="Give calibration_scale, the nJy per unit of the image.",
+        )
+    return np.float32(1)
+
+
+def _header(hdus: fits.HDUList, where: str) -> LsstHeader:
+    names = {hdu.name for hdu in hdus}
+    for name in ("IMAGE", "MASK", "VARIANCE"):
+        if name not in names:
+            raise InputError("plane-missing", f"There is no {name} HDU", where=where)
+        _check_plane(hdus[name], hdus["IMAGE"], where)
+    primary, image = hdus[0].header, hdus["IMAGE"].header
+    x0, y0 = _xy0(image, where)
+    height, width = hdus["IMAGE"].shape
+    return LsstHeader(
+        path=where,
+        box=Box(x0, y0, width, height),
+        wcs_cards=_tract_wcs(image, x0, y0, where),
+        band=_label(primary, f"{_DATAID} BAND", "FILTER"),
+        visit=_label(primary, f"{_DATAID} VISIT", "EXPID"),
+        tract=_label(primary, f"{_DATAID} TRACT"),
+        patch=_label(primary, f"{_DATAID} PATCH"),
+        bunit=_label(image, "BUNIT"),
+        planes=_planes(hdus["MASK"].header, where),
+    )
+
+
+def _check_plane(hdu: fits.ImageHDU, image: fits.ImageHDU, where: str) -> None:
+    if not hdu.is_image or len(hdu.shape) != 2 or 0 in hdu.shape or hdu.shape != image.shape:
+        raise InputError(
+            "plane-shape",
+            f"{hdu.name} has the shape {hdu.shape}, all planes need the same two axes",
+            where=where,
+        )
+    if hdu.header["BITPIX"] not in _PLANE_DTYPES[hdu.name]:
+        raise InputError(
+            "plane-dtype",
+            f"{hdu.name} has BITPIX {hdu.header['BITPIX']}, "
+            f"it should be one of {_PLANE_DTYPES[hdu.name]}",
+            where=where,
+        )
+
+
+def _xy0(header: fits.Header, where: str) -> tuple[int, int]:
+    """Return the tract pixel of the first pixel, from WCS "A", checked with LTV."""
+    origin = []
+    for axis in (1, 2):
+        value = header.get(f"CRVAL{axis}A")
+        if not isinstance(value, int | float):
+            raise InputError(
+                "xy0-missing",
+                f"There is no CRVAL{axis}A card, so the place in the tract is unknown",
+                where=where,
+                fix="Write warps with afw, or describe them with a generic profile.",
+            )
+        first = value + 1 - header.get(f"CRPIX{axis}A", 1)
+        shift = header.get(f"LTV{axis}", -first)
+        if first != int(first) or first != -shift:
+            raise InputError(
+                "xy0-mismatch",
+                f"XY0 on axis {axis} is {first} in WCS A and {-shift} in LTV{axis}",
+                where=where,
+                fix="Make the warp again; its place in the tract is ambiguous.",
+            )
+        origin.append(int(first))
+    return origin[0], origin[1]
+
+
+def _tract_wcs(header: fits.Header, x0: int, y0: int, where: str) -> Cards:
+    cards = {key: value for key, value in header.items() if _WCS_CARD.fullmatch(key)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        celestial = bool(cards) and WCS(fits.Header(list(cards.items()))).has_celestial
+    if not celestial:
+        raise InputError("wcs-missing", "There is no celestial WCS", where=where)
+    cards["CRPIX1"] = float(cards.get("CRPIX1", 0.0)) + x0
+    cards["CRPIX2"] = float(cards.get("CRPIX2", 0.0)) + y0
+    return tuple(cards.items())
+
+
+def _planes(header: fits.Header, where: str) -> tuple[tuple[str, int], ...]:
+    planes = tuple(
+        (key[3:], value)
+        for key, value in header.items()
+        if key.startswith("MP_") and isinstance(value, int) and 0 <= value < 32
+    )
+    if "NO_DATA" not in dict(planes):
+        raise InputError(
+            "mask-plane-missing",
+            "There is no MP_NO_DATA card, so pixels without data are unknown",
+            where=where,
+        )
+    return planes
+
+
+def _label(header: fits.Header, *keys: str) -> str | None:
+    for key in keys:
+        value = str(header.get(key, "")).strip()
+        if value:
+            return value
+    return None
+
+
+def write_lsst_warp(
+    path: str | os.PathLike[str],
+    warp: Warp,
+    wcs_cards: Sequence[tuple[str, str | float | int]],
+    *,
+    visit: int | str,
+    tract: int | str,
+    patch: int | str,
+    band: str,
+) -> None:
+    """Write a warp without loss; the same arguments give the same bytes.
+
+    Parameters
+    ----------
+    path
+        File to write; it appears whole or not at all.
+    warp
+        Planes in nJy and in the mask planes of the store.
+    wcs_cards
+        Celestial WCS in tract pixels, as in `LsstHeader`.
+    visit, tract, patch, band
+        Labels of the unit, written as ``LSST BUTLER DATAID`` cards.
+    """
+    ids = {"VISIT": visit, "TRACT": tract, "PATCH": patch, "BAND": band}
+    hdus = fits.HDUList([_primary(ids)])
+    image = fits.Header(_local_wcs(wcs_cards, warp.box))
+    image["BUNIT"] = "nJy"
+    variance = image.copy()
+    variance["BUNIT"] = "nJy**2"
+    mask = fits.Header(_local_wcs(wcs_cards, warp.box))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fits.verify.VerifyWarning)
+        mask.update({f"MP_{name}": bit for name, bit in MASK_PLANES.items()})
+    hdus.append(fits.ImageHDU(warp.image, image, name="IMAGE"))
+    hdus.append(fits.ImageHDU(warp.mask, mask, name="MASK"))
+    hdus.append(fits.ImageHDU(warp.variance, variance, name="VARIANCE"))
+    for hdu in hdus[1:]:
+        # The usual comment holds the time of writing, and equal warps must be equal bytes.
+        hdu.add_checksum(when="HDU checksum")
+    _write_whole(hdus, Path(path))
+
+
+def _primary(ids: Mapping[str, int | str]) -> fits.PrimaryHDU:
+    hdu = fits.PrimaryHDU()
+    visit = ids["VISIT"]
+    hdu.header["FILTER"] = (str(ids["BAND"]), "band of the warp")
+    if isinstance(visit, int) or visit.isdecimal():
+        hdu.header["EXPID"] = (int(visit), "visit of the warp")
+    for name, value in ids.items():
+        hdu.header[f"HIERARCH {_DATAID} {name}"] = value
+    return hdu
+
+
+def _local_wcs(
+    wcs_cards: Sequence[tuple[str, str | float | int]], box: Box
+) -> list[tuple[str, str | float | int]]:
+    cards = dict(wcs_cards)
+    cards["CRPIX1"] = float(cards["CRPIX1"]) - box.x0
+    cards["CRPIX2"] = float(cards["CRPIX2"]) - box.y0
+    for axis, first in ((1, box.x0), (2, box.y0)):
+        cards[f"CTYPE{axis}A"] = "LINEAR"
+        cards[f"CUNIT{axis}A"] = "PIXEL"
+        cards[f"CRPIX{axis}A"] = 1.0
+        cards[f"CRVAL{axis}A"] = float(first)
+        cards[f"LTV{axis}"] = float(-first)
+    return list(cards.items())
+
+
+def _write_whole(hdus: fits.HDUList, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        hdus.writeto(partial, overwrite=True)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
