@@ -66,7 +66,7 @@ class TractConfig(_Section):
     pixel_scale: float | None = Field(default=None, gt=0)
     """Pixel size [arcsec]; default: the median of the inputs."""
     patch_inner: int | tuple[int, int] | None = None
-    """Inner size of a patch [pixels], a number or (width, height); default: as the warps, or 1024."""
+    """Inner size of a patch [pixels], a number or (width, height); default: the warps' own."""
     border: int | None = Field(default=None, ge=0)
     """Border around the inner box [pixels]; default from the warps or 0."""
     max_extent: float = Field(default=4.0, gt=0)
