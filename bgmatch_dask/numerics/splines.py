@@ -248,6 +248,7 @@ def evaluate_spline(
     h = x[n - 1] - x[k]
     last_slope = b[k] + h * (2.0 * c[k] + 3.0 * d[k] * h)
     last_bend = c[k] + 3.0 * d[k] * h
+    j = 0
     for q in range(t.size):
         if t[q] > x[n - 1]:
             u = t[q] - x[n - 1]
@@ -255,8 +256,14 @@ def evaluate_spline(
         elif t[q] < x[0]:
             u = t[q] - x[0]
             out[q] = y[0] + u * (b[0] + u * c[0])
+        elif np.isnan(t[q]):
+            out[q] = np.nan
         else:
-            j = min(max(np.searchsorted(x[:n], t[q], side="right") - 1, 0), n - 2)
+            # Questions mostly come in order: go on from the last interval.
+            if t[q] < x[j]:
+                j = np.searchsorted(x[:n], t[q], side="right") - 1
+            while j < k and x[j + 1] <= t[q]:
+                j += 1
             u = t[q] - x[j]
             out[q] = y[j] + u * (b[j] + u * (c[j] + u * d[j]))
 
