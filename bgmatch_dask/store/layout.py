@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +20,7 @@ __all__ = (
     "SCHEMA",
     "TractSpec",
     "chunk_length",
+    "create_patch_array",
     "create_plane_array",
     "create_tract",
     "read_spec",
@@ -133,22 +133,43 @@ def read_spec(location: Location) -> TractSpec:
 
 def create_plane_array(group: zarr.Group, name: str, spec: TractSpec) -> zarr.Array[Any]:
     """Make one (visit, patch, y, x) array: a shard is one warp's plane, chunks divide it."""
-    dtype, fill = PLANES[name]
+    lengths = (len(spec.visits), spec.geometry.patches.n_patches)
+    return _create_planes(group, name, PLANES[name], spec, lengths, ("visit", "patch"))
+
+
+def create_patch_array(
+    group: zarr.Group, name: str, kind: tuple[str, float | int], spec: TractSpec
+) -> zarr.Array[Any]:
+    """Make one (patch, y, x) array of a dtype and fill value: a shard is one patch's plane."""
+    return _create_planes(group, name, kind, spec, (spec.geometry.patches.n_patches,), ("patch",))
+
+
+def _create_planes(
+    group: zarr.Group,
+    name: str,
+    kind: tuple[str, float | int],
+    spec: TractSpec,
+    lengths: tuple[int, ...],
+    names: tuple[str, ...],
+) -> zarr.Array[Any]:
+    dtype, fill = kind
     height, width = spec.geometry.patches.plane_shape
-    chunks = (1, 1, chunk_length(height, spec.chunk), chunk_length(width, spec.chunk))
-    with warnings.catch_warnings():
-        # Crc32c and sharding are in the Zarr v3 specification but flagged by some releases.
-        warnings.simplefilter("ignore")
-        return group.create_array(
-            name,
-            shape=(len(spec.visits), spec.geometry.patches.n_patches, height, width),
-            shards=(1, 1, height, width),
-            chunks=chunks,
-            dtype=dtype,
-            fill_value=fill,
-            compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
-            dimension_names=("visit", "patch", "y", "x"),
-        )
+    ones = (1,) * len(lengths)
+    return group.create_array(
+        name,
+        shape=(*lengths, height, width),
+        shards=(*ones, height, width),
+        chunks=(*ones, chunk_length(height, spec.chunk), chunk_length(width, spec.chunk)),
+        dtype=dtype,
+        fill_value=fill,
+        compressors=_codecs(),
+        dimension_names=(*names, "y", "x"),
+    )
+
+
+def _codecs() -> list[BloscCodec | Crc32cCodec]:
+    """Return codecs of which the last finds every flipped bit; Blosc alone finds none."""
+    return [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()]
 
 
 def chunk_length(length: int, target: int) -> int:
@@ -173,7 +194,7 @@ def _create_unit_sums(group: zarr.Group, spec: TractSpec) -> None:
         chunks=(1, 1, SUM_QUANTITIES, ny, nx),
         dtype="float64",
         fill_value=np.nan,
-        compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
+        compressors=_codecs(),
         dimension_names=("visit", "patch", "quantity", "sy", "sx"),
     )
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import Box
-from bgmatch_dask.store.layout import PLANES, TractSpec, read_spec
+from bgmatch_dask.store.layout import TractSpec, read_spec
 from bgmatch_dask.store.location import Location
 
 __all__ = ("TractStore", "assert_aligned", "open_store")
@@ -88,15 +88,28 @@ class TractStore:
         StoreError
             ``write-misaligned`` when the write would not cover whole shards.
         """
-        array = self.array(f"{kind or self.spec.kind}/{plane}")
-        dtype, _ = PLANES[plane]
-        if values.shape != array.shape[2:] or values.dtype != dtype:
+        self._write(f"{kind or self.spec.kind}/{plane}", (visit, patch), values)
+
+    def write_patch_plane(self, path: str, patch: int, values: NDArray[Any]) -> None:
+        """Write one whole plane of a (patch, y, x) array: one shard, owned by the caller alone.
+
+        Raises
+        ------
+        StoreError
+            ``write-misaligned`` when the write would not cover whole shards.
+        """
+        self._write(path, (patch,), values)
+
+    def _write(self, path: str, index: tuple[int, ...], values: NDArray[Any]) -> None:
+        array = self.array(path)
+        if values.shape != array.shape[len(index) :] or values.dtype != array.dtype:
             raise StoreError(
                 "write-misaligned",
-                f"A {plane} plane is {array.shape[2:]} {dtype}, got {values.shape} {values.dtype}",
+                f"{path} takes {array.shape[len(index) :]} {array.dtype}, "
+                f"got {values.shape} {values.dtype}",
                 where=self.location.url,
             )
-        region = (visit, patch, slice(0, array.shape[2]), slice(0, array.shape[3]))
+        region: tuple[int | slice, ...] = (*index, *(slice(0, n) for n in values.shape))
         assert_aligned(array, region)
         array[region] = values
 
@@ -105,9 +118,7 @@ class TractStore:
         array = self.array(f"superpixels/{self.spec.kind}/units")
         full = np.full(array.shape[2:], np.nan)
         full[:, : sums.shape[1], : sums.shape[2]] = sums
-        region: tuple[int | slice, ...] = (visit, patch, *(slice(0, n) for n in full.shape))
-        assert_aligned(array, region)
-        array[region] = full
+        self._write(f"superpixels/{self.spec.kind}/units", (visit, patch), full)
 
     def read_unit_sums(self, visit: int, patch: int) -> NDArray[np.float64]:
         """Read the superpixel sums of one unit, cut to the superpixels of its inner box."""

@@ -150,6 +150,8 @@ class Profile(_Part):
     """Pixels at or above this value of the file get the plane SAT."""
     mask: MaskSource | None = None
     """Bit mask of the image."""
+    checksum: bool = True
+    """Check pixels against the file's own checksum cards, where there are any."""
 
     def accepts(self, file_name: str) -> bool:
         """Whether a file of this name is an input."""

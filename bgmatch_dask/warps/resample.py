@@ -97,7 +97,7 @@ def resample_unit(
 
 
 def _read_frame(file: InputFile, profile: Profile, max_pixels: int, tract_wcs: WCS) -> _Frame:
-    with open_checked(file.path, max_pixels=max_pixels) as hdus:
+    with open_checked(file.path, max_pixels=max_pixels, checksum=profile.checksum) as hdus:
         hdu = image_hdu(hdus, profile.hdu)
         header = hdu.header.copy()
         raw = np.asarray(hdu.data, dtype=np.float64)

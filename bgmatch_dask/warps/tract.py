@@ -21,7 +21,10 @@ __all__ = ("Layout", "lay_out")
 Cards = tuple[tuple[str, str | float | int], ...]
 
 DEFAULT_INNER = 1024
-"""Inner size of a patch [pixels] where neither the user nor the warps say."""
+"""Inner size of a patch [pixels], roughly, where neither the user nor the warps say."""
+
+ROUND_TO = 64
+"""Chosen inner sizes are multiples of this, so that chunks can divide the plane."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +122,7 @@ def _patch_of(file: InputFile, patches: PatchGrid) -> int | None:
 def _from_images(files: Sequence[InputFile], config: TractConfig) -> Layout:
     near, rejected = _near_files(files, config)
     wcs, size = _grid_on_sky(near, config)
-    inner = config.patch_inner or min(DEFAULT_INNER, max(size))
-    inner_w, inner_h = (inner, inner) if isinstance(inner, int) else inner
+    inner_w, inner_h = _inner_size(size, config)
     patches = PatchGrid(
         0, 0, inner_w, inner_h, config.border or 0, -(-size[0] // inner_w), -(-size[1] // inner_h)
     )
@@ -138,6 +140,18 @@ def _from_images(files: Sequence[InputFile], config: TractConfig) -> Layout:
         for patch in touched:
             units.setdefault((patch, file.visit), []).append(file)
     return _layout(geometry, units, rejected)
+
+
+def _inner_size(size: tuple[int, int], config: TractConfig) -> tuple[int, int]:
+    """Return the wanted inner size, or one near the default that wastes few pixels."""
+    if config.patch_inner is not None:
+        inner = config.patch_inner
+        return (inner, inner) if isinstance(inner, int) else inner
+    counts = [max(1, round(length / DEFAULT_INNER)) for length in size]
+    width, height = (
+        -(-length // (n * ROUND_TO)) * ROUND_TO for length, n in zip(size, counts, strict=True)
+    )
+    return width, height
 
 
 def footprint_box(file: InputFile, wcs: WCS) -> Box:
@@ -185,8 +199,8 @@ def _near_files(
 
 def _middles(files: Sequence[InputFile]) -> SkyCoord:
     edges = [SkyCoord(np.array(f.corners), unit="deg").cartesian for f in files]
-    xyz = np.array([edge.xyz.value.mean(axis=1) for edge in edges])
-    return SkyCoord(*xyz.T, representation_type="cartesian").icrs.squeeze().reshape(len(files))
+    x, y, z = np.array([edge.xyz.value.mean(axis=1) for edge in edges]).T
+    return SkyCoord(np.arctan2(y, x), np.arctan2(z, np.hypot(x, y)), unit="rad")
 
 
 def _median_position(middles: SkyCoord) -> SkyCoord:

@@ -1,0 +1,115 @@
+"""The weighted mean of the warps of one patch.
+
+Each warp has one weight, the inverse of its sky variance. Weights from the variance of each
+pixel would follow the light of the sources: where seeing differs they cost 1.2 % of the flux of
+bright stars.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgmatch_dask.maskplanes import MASK_PLANES, NO_DATA
+from bgmatch_dask.numerics.superpixels import bin_statistics
+
+__all__ = ("SkyWeight", "Stack")
+
+_DETECTED = (1 << MASK_PLANES["DETECTED"]) | (1 << MASK_PLANES["DETECTED_NEGATIVE"])
+
+
+@dataclass(frozen=True, slots=True)
+class SkyWeight:
+    """Sky variance of one warp."""
+
+    variance: float
+    """Clipped mean of the variance plane away from sources, unit squared; NaN if there is none."""
+
+    @classmethod
+    def measure(
+        cls, variance: NDArray[np.float32], mask: NDArray[np.int32], bad_bits: int
+    ) -> SkyWeight:
+        """Measure the sky variance of a warp.
+
+        Parameters
+        ----------
+        variance, mask
+            Planes of the warp, shape (y, x).
+        bad_bits
+            Pixels with these bits are left out; so are detections, unless nothing else is left.
+        """
+        height, width = variance.shape
+        edges = (np.array([0, width]), np.array([0, height]))
+        for bits in (bad_bits | _DETECTED, bad_bits):
+            mean = float(bin_statistics(variance, mask, bits, *edges).mean[0, 0])
+            if np.isfinite(mean) and mean > 0:
+                return cls(mean)
+        return cls(float("nan"))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Running sums of a weighted mean, float64, shape (y, x)."""
+
+    weight: NDArray[np.float64]
+    """Σ w."""
+    total: NDArray[np.float64]
+    """Σ w · image."""
+    variance: NDArray[np.float64]
+    """Σ w² · variance."""
+    n_image: NDArray[np.int32]
+    """Number of warps that gave a pixel."""
+    mask: NDArray[np.int32]
+    """OR of the masks of the pixels used."""
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int]) -> Stack:
+        """Return sums of nothing."""
+        return cls(
+            np.zeros(shape),
+            np.zeros(shape),
+            np.zeros(shape),
+            np.zeros(shape, np.int32),
+            np.zeros(shape, np.int32),
+        )
+
+    def add(
+        self,
+        image: NDArray[np.float32],
+        variance: NDArray[np.float32],
+        mask: NDArray[np.int32],
+        weight: float,
+        bad_bits: int,
+    ) -> None:
+        """Add one warp in place; its order among the warps fixes the last bits of the sums.
+
+        Parameters
+        ----------
+        image, variance, mask
+            Planes of the warp.
+        weight
+            Inverse sky variance of the warp.
+        bad_bits
+            Pixels with these bits are left out, as are pixels that are not finite.
+        """
+        good = np.isfinite(image) & np.isfinite(variance) & ((mask & bad_bits) == 0)
+        np.add(self.weight, weight, out=self.weight, where=good)
+        np.add(self.total, weight * image.astype(np.float64), out=self.total, where=good)
+        squared = weight**2 * variance.astype(np.float64)
+        np.add(self.variance, squared, out=self.variance, where=good)
+        np.add(self.n_image, 1, out=self.n_image, where=good)
+        np.bitwise_or(self.mask, mask, out=self.mask, where=good)
+
+    def planes(self) -> dict[str, NDArray[Any]]:
+        """Return image, variance (NaN where empty), mask and nimage of the mean."""
+        filled = self.n_image > 0
+        weight = np.where(filled, self.weight, np.nan)
+        return {
+            "image": (self.total / weight).astype(np.float32),
+            "variance": (self.variance / weight**2).astype(np.float32),
+            "mask": np.where(filled, self.mask, np.int32(NO_DATA)),
+            "nimage": self.n_image,
+        }

@@ -1,0 +1,185 @@
+"""The plan: what exists, what will be done, and what it costs. No pixel is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bgmatch_dask import __version__
+from bgmatch_dask.config import RunConfig, config_digest
+from bgmatch_dask.errors import PlanError, Rejected
+from bgmatch_dask.maskplanes import bits_of
+from bgmatch_dask.pipeline.tasks import Clipping, IngestTask
+from bgmatch_dask.store import Location, TractSpec
+from bgmatch_dask.warps.catalogue import scan_inputs
+from bgmatch_dask.warps.profile import Profile, load_profile
+from bgmatch_dask.warps.tract import Layout, lay_out
+
+__all__ = ("TractPlan", "make_plan")
+
+_BYTES_PER_PIXEL = 12
+"""Image, variance and mask of one warp."""
+_COPIES = 4
+"""Decoding, resampling and compression hold several copies of a plane for a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class TractPlan:
+    """Everything that is known before the work starts."""
+
+    config: RunConfig
+    """The configuration."""
+    location: Location
+    """The store."""
+    spec: TractSpec
+    """What is fixed when the store is made."""
+    ingest: tuple[IngestTask, ...]
+    """Units to ingest, by patch and visit."""
+    rejected: tuple[Rejected, ...]
+    """Inputs that the headers already rule out."""
+    passed_over: int
+    """Files that are not inputs by their name."""
+
+    @property
+    def input_bytes(self) -> int:
+        """Size of all input files."""
+        sizes = {file.path: file.size for task in self.ingest for file in task.files}
+        return sum(sizes.values())
+
+    @property
+    def store_bytes(self) -> int:
+        """Size of the warps in the store before compression."""
+        height, width = self.spec.geometry.patches.plane_shape
+        return len(self.ingest) * height * width * _BYTES_PER_PIXEL
+
+    @property
+    def worker_bytes(self) -> int:
+        """Memory that one worker needs at most [bytes]."""
+        height, width = self.spec.geometry.patches.plane_shape
+        per_warp = height * width * _BYTES_PER_PIXEL
+        held = min(len(self.spec.visits), self.config.match.hubs or 12)
+        return max(_COPIES * per_warp, held * height * width * 8 + 2 * per_warp)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts that `bgmatch plan --json` prints and the store keeps."""
+        geometry = self.spec.geometry
+        patches = geometry.patches
+        return {
+            "run": self.config.run,
+            "store": self.location.url,
+            "tract": geometry.tract,
+            "band": geometry.band,
+            "unit": self.spec.unit,
+            "visits": list(self.spec.visits),
+            "patches": {
+                "nx": patches.nx,
+                "ny": patches.ny,
+                "inner": [patches.inner_width, patches.inner_height],
+                "border": patches.border,
+            },
+            "superpixels": list(self.spec.grid.shape),
+            "units": len(self.ingest),
+            "input_bytes": self.input_bytes,
+            "store_bytes": self.store_bytes,
+            "worker_bytes": self.worker_bytes,
+            "passed_over": self.passed_over,
+            "rejected": [
+                {"code": r.code, "detail": r.detail, "source": r.source} for r in self.rejected
+            ],
+        }
+
+
+def make_plan(config: RunConfig) -> TractPlan:
+    """Find the inputs, lay out the tract and list the units.
+
+    Raises
+    ------
+    BgmatchError
+        When the inputs or the configuration do not make a job; ``bad-input`` when an input is
+        bad and ``inputs.on_bad_input`` is ``fail``.
+    """
+    profile = load_profile(config.inputs.profile)
+    max_pixels = int(config.inputs.max_megapixels * 1e6)
+    catalogue = scan_inputs(config.inputs.paths, profile, max_pixels=max_pixels)
+    if not catalogue.files:
+        first = catalogue.rejected[0]
+        raise PlanError(
+            "inputs-unusable",
+            f"None of the {len(catalogue.rejected)} inputs can be used; "
+            f"the first: [{first.code}] {first.detail}",
+            where=first.source,
+        )
+    layout = lay_out(catalogue.files, config.tract)
+    rejected = (*catalogue.rejected, *layout.rejected)
+    refuse_bad_input(config, rejected)
+    spec = TractSpec(
+        geometry=layout.geometry,
+        visits=layout.visits,
+        unit=profile.unit,
+        bin_size=config.background.bin_size,
+        chunk=config.store.chunk,
+    )
+    location = Location.of(config.store.url)
+    tasks = _ingest_tasks(config, profile, layout, location)
+    return TractPlan(config, location, spec, tasks, rejected, catalogue.passed_over)
+
+
+def refuse_bad_input(config: RunConfig, rejected: tuple[Rejected, ...]) -> None:
+    """Stop at bad input when the configuration says so.
+
+    Raises
+    ------
+    PlanError
+        ``bad-input``.
+    """
+    if rejected and config.inputs.on_bad_input == "fail":
+        first = rejected[0]
+        raise PlanError(
+            "bad-input",
+            f"[{first.code}] {first.detail}",
+            where=first.source,
+            fix="Mend the input, or set inputs.on_bad_input to skip.",
+        )
+
+
+def clipping(config: RunConfig) -> Clipping:
+    """Return how superpixels are measured: always masked planes, and detections if asked."""
+    planes: tuple[str, ...] = config.background.mask
+    if config.match.mask_detected:
+        planes = (*planes, "DETECTED", "DETECTED_NEGATIVE")
+    return Clipping(bits_of(planes), config.background.n_sigma, config.background.n_iter)
+
+
+def _ingest_tasks(
+    config: RunConfig, profile: Profile, layout: Layout, location: Location
+) -> tuple[IngestTask, ...]:
+    common = config_digest(config.background, config.inputs.model_copy(update={"paths": ()}))
+    common += repr(profile) + repr(layout.geometry) + str(config.match.mask_detected) + __version__
+    tasks = (
+        IngestTask(
+            url=location.url,
+            visit=visit,
+            patch=patch,
+            files=files,
+            profile=profile,
+            max_pixels=int(config.inputs.max_megapixels * 1e6),
+            clipping=clipping(config),
+            digest="",
+        )
+        for visit, patch, files in layout.units
+    )
+    return tuple(replace(task, digest=_digest(task, common)) for task in tasks)
+
+
+def _digest(task: IngestTask, common: str) -> str:
+    files = [(f.path, f.size, f.modified_ns) for f in task.files]
+    text = f"{common}{files}{task.visit}{task.patch}"
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def stage_digest(upstream: Mapping[str, str] | str, *parts: object) -> str:
+    """Return the digest of a later stage: what it builds on, and its own settings."""
+    before = sorted(upstream.items()) if isinstance(upstream, Mapping) else upstream
+    return hashlib.blake2b(f"{before}{parts}".encode(), digest_size=8).hexdigest()

@@ -1,0 +1,287 @@
+"""The stages of a tract job, in the order of the flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgmatch_dask.background.hubs import choose_hubs, pairs_for_patch
+from bgmatch_dask.background.reference import (
+    ReferenceChoice,
+    ReferenceWeights,
+    choose_reference,
+)
+from bgmatch_dask.background.solve import Solution, SolveConfig, solve_offsets
+from bgmatch_dask.background.superpixels import SuperpixelSums, from_array, merge
+from bgmatch_dask.background.visits import Visit
+from bgmatch_dask.coadd.layout import COADD_PLANES
+from bgmatch_dask.errors import InputError, Rejected
+from bgmatch_dask.maskplanes import bits_of
+from bgmatch_dask.pipeline.context import RunContext
+from bgmatch_dask.pipeline.plan import clipping, stage_digest
+from bgmatch_dask.pipeline.results import save_solution, save_visit_sums
+from bgmatch_dask.pipeline.tasks import (
+    CoaddTask,
+    DifferenceTask,
+    MatchTask,
+    coadd_patch,
+    difference_patch,
+    ingest_unit,
+    match_unit,
+    read_differences,
+)
+from bgmatch_dask.store import Receipt, create_tract
+from bgmatch_dask.store.layout import PLANES, create_plane_array, create_patch_array
+
+__all__ = (
+    "Ingested",
+    "coadd",
+    "difference",
+    "ingest",
+    "match",
+    "reference",
+    "solve",
+)
+
+Pair = tuple[Visit, Visit]
+Coverage = Mapping[Visit, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What the store holds after ingest."""
+
+    receipts: Mapping[str, Receipt]
+    """Receipt of every unit."""
+    usable: tuple[tuple[str, int], ...]
+    """(visit, patch) of the warps that have a usable pixel, in the order of the plan."""
+    rejected: tuple[Rejected, ...]
+    """Inputs left out, by the headers or by the pixels, each once."""
+
+    def visits_of(self, patch: int) -> tuple[str, ...]:
+        """Return the visits that have a usable warp of a patch."""
+        return tuple(visit for visit, p in self.usable if p == patch)
+
+    def digests_of(self, patch: int) -> dict[str, str]:
+        """Return the digests of the usable warps of a patch, by visit."""
+        return {v: self.receipts[f"{v}/{patch}"].digest for v in self.visits_of(patch)}
+
+
+def ingest(run: RunContext) -> Ingested:
+    """Make the store and put every warp and its superpixel sums into it.
+
+    Raises
+    ------
+    InputError
+        ``no-data`` when no input has a usable pixel.
+    """
+    create_tract(run.plan.location, run.plan.spec)
+    receipts = run.run_units("ingest", ingest_unit, run.plan.ingest)
+    usable = tuple(
+        (task.visit, task.patch)
+        for task in run.plan.ingest
+        if receipts[task.unit].figures.get("n_valid")
+    )
+    found = [rejection for receipt in receipts.values() for rejection in receipt.rejected]
+    # A file that touches several patches is rejected by each; people want to read it once.
+    rejected = tuple(dict.fromkeys([*run.plan.rejected, *found, *_empty(run, receipts)]))
+    if not usable:
+        raise InputError("no-data", "No input has a usable pixel", where=run.plan.location.url)
+    return Ingested(receipts, usable, rejected)
+
+
+def _empty(run: RunContext, receipts: Mapping[str, Receipt]) -> list[Rejected]:
+    """Reject visits none of whose units has a pixel and none of whose files was rejected."""
+    silent: dict[str, bool] = {}
+    sources: dict[str, str] = {}
+    for task in run.plan.ingest:
+        receipt = receipts[task.unit]
+        used = bool(receipt.figures.get("n_valid")) or bool(receipt.rejected)
+        silent[task.visit] = silent.get(task.visit, True) and not used
+        sources.setdefault(task.visit, task.files[0].path)
+    return [
+        Rejected("no-data", f"Visit {visit} has no usable pixel on the tract", sources[visit])
+        for visit, empty in silent.items()
+        if empty
+    ]
+
+
+def reference(
+    run: RunContext, ingested: Ingested
+) -> tuple[ReferenceChoice, dict[Visit, SuperpixelSums]]:
+    """Merge the sums of each visit over the tract and choose the reference from them."""
+    config = run.plan.config
+    with run.stage("reference"):
+        sums = {visit: _tract_sums(run, ingested, visit) for visit in _visits(ingested)}
+        save_visit_sums(run.store, sums)
+        choice = choose_reference(
+            sums,
+            run.plan.spec.grid,
+            visit=config.reference.visit,
+            weights=ReferenceWeights(
+                config.reference.weight_chi2,
+                config.reference.weight_variance,
+                config.reference.weight_coverage,
+            ),
+            min_fraction=config.background.min_frac,
+        )
+    return choice, sums
+
+
+def _visits(ingested: Ingested) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(visit for visit, _ in ingested.usable))
+
+
+def _tract_sums(run: RunContext, ingested: Ingested, visit: str) -> SuperpixelSums:
+    spec, store = run.plan.spec, run.store
+    index = spec.visit_index(visit)
+    patches = sorted(patch for v, patch in ingested.usable if v == visit)
+    parts = (
+        (
+            spec.grid.window(spec.geometry.patches.inner_box(patch)),
+            from_array(store.read_unit_sums(index, patch)),
+        )
+        for patch in patches
+    )
+    return merge(parts, spec.grid)
+
+
+def difference(
+    run: RunContext, ingested: Ingested, choice: ReferenceChoice, coverage: Coverage
+) -> dict[Pair, SuperpixelSums]:
+    """Measure the differences of all visits to the hubs that cover them."""
+    config = run.plan.config
+    hubs = choose_hubs(
+        coverage, choice.cost_order, choice.visit, max_hubs=config.match.hubs
+    )
+    tasks = []
+    for patch in range(run.plan.spec.geometry.patches.n_patches):
+        pairs = pairs_for_patch(hubs, ingested.visits_of(patch))
+        if pairs:
+            tasks.append(_difference_task(run, ingested, patch, pairs))
+    run.run_units("difference", difference_patch, tasks)
+    return _merge_differences(run, tasks)
+
+
+def _difference_task(
+    run: RunContext, ingested: Ingested, patch: int, pairs: Sequence[Pair]
+) -> DifferenceTask:
+    labels = tuple((str(hub), str(visit)) for hub, visit in pairs)
+    clip = clipping(run.plan.config)
+    return DifferenceTask(
+        url=run.plan.location.url,
+        run=run.plan.config.run,
+        patch=patch,
+        pairs=labels,
+        clipping=clip,
+        digest=stage_digest(ingested.digests_of(patch), labels, clip),
+    )
+
+
+def _merge_differences(
+    run: RunContext, tasks: Sequence[DifferenceTask]
+) -> dict[Pair, SuperpixelSums]:
+    spec = run.plan.spec
+    parts: dict[Pair, list[tuple[int, SuperpixelSums]]] = {}
+    for task in tasks:
+        for pair, sums in read_differences(run.store, task).items():
+            if np.any(sums.count > 0):
+                parts.setdefault(pair, []).append((task.patch, sums))
+    windows = {
+        task.patch: spec.grid.window(spec.geometry.patches.inner_box(task.patch))
+        for task in tasks
+    }
+    return {
+        pair: merge(((windows[patch], sums) for patch, sums in found), spec.grid)
+        for pair, found in sorted(parts.items(), key=lambda item: str(item[0]))
+    }
+
+
+def solve(
+    run: RunContext,
+    differences: Mapping[Pair, SuperpixelSums],
+    coverage: Coverage,
+    choice: ReferenceChoice,
+) -> Solution:
+    """Solve the offsets of all visits from all differences and store them."""
+    config = run.plan.config
+    with run.stage("solve"):
+        solution = solve_offsets(
+            differences,
+            coverage,
+            run.plan.spec.grid,
+            choice.visit,
+            SolveConfig(
+                order=config.match.order,
+                smoothing=config.match.smoothing,
+                min_fraction=config.background.min_frac,
+            ),
+        )
+        save_solution(run.store, config.run, solution)
+    return solution
+
+
+def match(run: RunContext, ingested: Ingested, solution: Solution) -> None:
+    """Write matched warps, when the configuration asks for them; they are virtual otherwise."""
+    config = run.plan.config
+    if not config.match.write_warps:
+        return
+    group = run.store.group(f"match/{config.run}/warps")
+    for name in PLANES:
+        if name not in group:
+            create_plane_array(group, name, run.plan.spec)
+    digest = solution_digest(run, ingested, solution)
+    tasks = [
+        MatchTask(
+            run.plan.location.url, config.run, visit, patch, str(solution.reference), digest
+        )
+        for visit, patch in ingested.usable
+    ]
+    run.run_units("match", match_unit, tasks)
+
+
+def coadd(
+    run: RunContext, ingested: Ingested, solution: Solution, dropped: Sequence[str]
+) -> None:
+    """Stack the matched warps of every patch, and the unmatched ones for comparison."""
+    config, patches = run.plan.config, run.plan.spec.geometry.patches
+    for name in ("matched", "unmatched") if config.coadd.unmatched else ("matched",):
+        group = run.store.group(f"coadd/{config.run}_{name}")
+        for plane in COADD_PLANES:
+            if plane not in group:
+                create_patch_array(group, plane, COADD_PLANES[plane], run.plan.spec)
+    digest = solution_digest(run, ingested, solution)
+    tasks = [
+        CoaddTask(
+            url=run.plan.location.url,
+            run=config.run,
+            patch=patch,
+            weights=_weights(ingested, patch),
+            reference=str(solution.reference),
+            dropped=tuple(dropped),
+            bad_bits=bits_of(config.coadd.mask),
+            unmatched=config.coadd.unmatched,
+            digest=stage_digest(digest, config.coadd, tuple(dropped)),
+        )
+        for patch in range(patches.n_patches)
+        if ingested.visits_of(patch)
+    ]
+    run.run_units("coadd", coadd_patch, tasks)
+
+
+def _weights(ingested: Ingested, patch: int) -> tuple[tuple[str, float], ...]:
+    variances = {
+        visit: float(ingested.receipts[f"{visit}/{patch}"].figures["sky_variance"])
+        for visit in ingested.visits_of(patch)
+    }
+    return tuple((v, 1.0 / s) for v, s in variances.items() if np.isfinite(s) and s > 0)
+
+
+def solution_digest(run: RunContext, ingested: Ingested, solution: Solution) -> str:
+    """Return the digest of all pixels and all settings that the offsets follow from."""
+    digests = {unit: receipt.digest for unit, receipt in ingested.receipts.items()}
+    config = run.plan.config
+    return stage_digest(digests, config.match, config.background, str(solution.reference))

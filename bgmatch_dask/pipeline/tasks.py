@@ -1,0 +1,320 @@
+"""The units of work. Each reads what it needs once, writes what it alone owns, and returns a
+receipt of a few hundred bytes. Tasks are small frozen messages: places and numbers, no pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgmatch_dask.background.superpixels import (
+    SuperpixelSums,
+    from_array,
+    measure_difference,
+    measure_visit,
+    to_array,
+)
+from bgmatch_dask.coadd.stack import SkyWeight, Stack
+from bgmatch_dask.geometry import Box
+from bgmatch_dask.pipeline.results import load_offset
+from bgmatch_dask.store import Receipt, TractStore, open_store
+from bgmatch_dask.warps.catalogue import InputFile
+from bgmatch_dask.warps.profile import Profile
+from bgmatch_dask.warps.source import read_unit
+from bgmatch_dask.warps.warp import Warp
+
+__all__ = (
+    "CoaddTask",
+    "DifferenceTask",
+    "IngestTask",
+    "MatchTask",
+    "coadd_patch",
+    "difference_patch",
+    "ingest_unit",
+    "match_unit",
+    "read_differences",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Clipping:
+    """How pixels are selected and clipped."""
+
+    bad_bits: int
+    """Mask bits whose pixels are left out."""
+    n_sigma: float
+    """Threshold in sigma."""
+    n_iter: int
+    """Iterations."""
+
+
+@dataclass(frozen=True, slots=True)
+class IngestTask:
+    """Read one visit on one patch, store its planes and its superpixel sums."""
+
+    url: str
+    visit: str
+    patch: int
+    files: tuple[InputFile, ...]
+    profile: Profile
+    max_pixels: int
+    clipping: Clipping
+    digest: str
+
+    @property
+    def unit(self) -> str:
+        """Key of the unit."""
+        return f"{self.visit}/{self.patch}"
+
+
+def ingest_unit(task: IngestTask) -> Receipt:
+    """Carry out an `IngestTask`; inputs that cannot be used come back as rejections."""
+    start = time.perf_counter()
+    store = open_store(task.url)
+    geometry = store.spec.geometry
+    warp, rejected = read_unit(
+        task.files, task.profile, geometry, task.patch, max_pixels=task.max_pixels
+    )
+    figures: dict[str, Any] = {"n_valid": 0}
+    if warp is not None:
+        weight = SkyWeight.measure(warp.variance, warp.mask, task.clipping.bad_bits)
+        _write_warp(store, task, warp)
+        sums = _measure(store, task, warp)
+        figures = {
+            "n_valid": int(np.isfinite(warp.image).sum()),
+            "sky_variance": weight.variance,
+            "n_good": float(sums.n_good.sum()),
+        }
+    return Receipt(
+        "ingest", task.unit, task.digest, time.perf_counter() - start, figures, rejected
+    )
+
+
+def _write_warp(store: TractStore, task: IngestTask, warp: Warp) -> None:
+    visit = store.spec.visit_index(task.visit)
+    plane_box = store.spec.geometry.patches.plane_box(task.patch)
+    for name, fill in (("image", np.nan), ("variance", np.nan), ("mask", None)):
+        values = getattr(warp, name)
+        full = _blank(store, name, fill, values.dtype)
+        part = np.where(np.isinf(values), np.nan, values) if name == "variance" else values
+        full[warp.box.slices_in(plane_box)] = part
+        store.write_plane(name, visit, task.patch, full)
+
+
+def _blank(
+    store: TractStore, name: str, fill: float | None, dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    value = store.array(f"{store.spec.kind}/{name}").fill_value if fill is None else fill
+    return np.full(store.spec.geometry.patches.plane_shape, value, dtype)
+
+
+def _measure(store: TractStore, task: IngestTask, warp: Warp) -> SuperpixelSums:
+    visit = store.spec.visit_index(task.visit)
+    inner = store.spec.geometry.patches.inner_box(task.patch)
+    image, mask = _on_box(warp, inner)
+    clip = task.clipping
+    sums = measure_visit(
+        image,
+        mask,
+        inner,
+        store.spec.grid,
+        clip.bad_bits,
+        n_sigma=clip.n_sigma,
+        n_iter=clip.n_iter,
+    )
+    store.write_unit_sums(visit, task.patch, to_array(sums))
+    return sums
+
+
+def _on_box(warp: Warp, box: Box) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    if warp.box.contains(box):
+        part = warp.crop(box)
+        return part.image, part.mask
+    image = np.full(box.shape, np.nan, np.float32)
+    mask = np.zeros(box.shape, np.int32)
+    common = warp.box.intersect(box)
+    if not common.empty:
+        image[common.slices_in(box)] = warp.image[common.slices_in(warp.box)]
+        mask[common.slices_in(box)] = warp.mask[common.slices_in(warp.box)]
+    return image, mask
+
+
+@dataclass(frozen=True, slots=True)
+class DifferenceTask:
+    """Measure hub − visit on one patch for a list of pairs; each warp is read once."""
+
+    url: str
+    run: str
+    patch: int
+    pairs: tuple[tuple[str, str], ...]
+    clipping: Clipping
+    digest: str
+
+    @property
+    def unit(self) -> str:
+        """Key of the unit."""
+        return str(self.patch)
+
+    @property
+    def path(self) -> str:
+        """Object that holds the result."""
+        return f"match/{self.run}/differences/{self.patch:05d}.npz"
+
+
+def difference_patch(task: DifferenceTask) -> Receipt:
+    """Carry out a `DifferenceTask`."""
+    start = time.perf_counter()
+    store = open_store(task.url)
+    box = store.spec.geometry.patches.inner_box(task.patch)
+    hubs = {hub for hub, _ in task.pairs}
+    held = {hub: _read_pixels(store, hub, task.patch, box) for hub in sorted(hubs)}
+    parts: dict[tuple[str, str], NDArray[np.float64]] = {}
+    for visit in sorted({visit for _, visit in task.pairs}):
+        pixels = held.get(visit) or _read_pixels(store, visit, task.patch, box)
+        for hub in sorted(h for h, v in task.pairs if v == visit):
+            parts[hub, visit] = to_array(_difference(store, task, box, held[hub], pixels))
+    stacked = np.stack([parts[pair] for pair in task.pairs])
+    _write_arrays(store, task.path, {"sums": stacked})
+    return Receipt("difference", task.unit, task.digest, time.perf_counter() - start)
+
+
+Pixels = tuple[NDArray[np.float32], NDArray[np.int32]]
+
+
+def _read_pixels(store: TractStore, visit: str, patch: int, box: Box) -> Pixels:
+    index = store.spec.visit_index(visit)
+    return store.read("image", index, patch, box), store.read("mask", index, patch, box)
+
+
+def _difference(
+    store: TractStore, task: DifferenceTask, box: Box, hub: Pixels, visit: Pixels
+) -> SuperpixelSums:
+    clip = task.clipping
+    return measure_difference(
+        *hub,
+        *visit,
+        box,
+        store.spec.grid,
+        clip.bad_bits,
+        n_sigma=clip.n_sigma,
+        n_iter=clip.n_iter,
+    )
+
+
+def read_differences(
+    store: TractStore, task: DifferenceTask
+) -> Mapping[tuple[str, str], SuperpixelSums]:
+    """Read back what `difference_patch` wrote, by (hub, visit)."""
+    data = store.location.read_bytes(task.path)
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        sums = arrays["sums"]
+    return {pair: from_array(part) for pair, part in zip(task.pairs, sums, strict=True)}
+
+
+def _write_arrays(store: TractStore, path: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    buffer = io.BytesIO()
+    # A zip carries a CRC of each member, and numpy dates them all 1980: same arrays, same bytes.
+    np.savez(buffer, allow_pickle=False, **arrays)
+    store.location.write_bytes(path, buffer.getvalue())
+
+
+@dataclass(frozen=True, slots=True)
+class MatchTask:
+    """Write one matched warp."""
+
+    url: str
+    run: str
+    visit: str
+    patch: int
+    reference: str
+    digest: str
+
+    @property
+    def unit(self) -> str:
+        """Key of the unit."""
+        return f"{self.visit}/{self.patch}"
+
+
+def match_unit(task: MatchTask) -> Receipt:
+    """Carry out a `MatchTask`: image + offset, variance + offset variance."""
+    start = time.perf_counter()
+    store = open_store(task.url)
+    visit = store.spec.visit_index(task.visit)
+    box = store.spec.geometry.patches.plane_box(task.patch)
+    kind = f"match/{task.run}/warps"
+    image = store.read("image", visit, task.patch, box)
+    variance = store.read("variance", visit, task.patch, box)
+    if task.visit != task.reference:
+        offset = load_offset(store, task.run, task.visit)
+        image = image + offset.render(box)
+        variance = variance + offset.render_variance(box)
+    store.write_plane("image", visit, task.patch, image, kind=kind)
+    store.write_plane("variance", visit, task.patch, variance, kind=kind)
+    store.write_plane(
+        "mask", visit, task.patch, store.read("mask", visit, task.patch, box), kind=kind
+    )
+    return Receipt("match", task.unit, task.digest, time.perf_counter() - start)
+
+
+@dataclass(frozen=True, slots=True)
+class CoaddTask:
+    """Stack the warps of one patch, matched and (for comparison) unmatched."""
+
+    url: str
+    run: str
+    patch: int
+    weights: tuple[tuple[str, float], ...]
+    """(visit, one inverse sky variance for the warp); in the order of the visit axis."""
+    reference: str
+    dropped: tuple[str, ...]
+    bad_bits: int
+    unmatched: bool
+    digest: str
+
+    @property
+    def unit(self) -> str:
+        """Key of the unit."""
+        return str(self.patch)
+
+
+def coadd_patch(task: CoaddTask) -> Receipt:
+    """Carry out a `CoaddTask`."""
+    start = time.perf_counter()
+    store = open_store(task.url)
+    box = store.spec.geometry.patches.outer_box(task.patch)
+    names = ("matched", "unmatched") if task.unmatched else ("matched",)
+    stacks = {name: Stack.empty(box.shape) for name in names}
+    for visit, weight in task.weights:
+        index = store.spec.visit_index(visit)
+        image = store.read("image", index, task.patch, box)
+        variance = store.read("variance", index, task.patch, box)
+        mask = store.read("mask", index, task.patch, box)
+        if task.unmatched:
+            stacks["unmatched"].add(image, variance, mask, weight, task.bad_bits)
+        if visit in task.dropped:
+            continue
+        if visit != task.reference:
+            offset = load_offset(store, task.run, visit)
+            image = image + offset.render(box)
+            variance = variance + offset.render_variance(box)
+        stacks["matched"].add(image, variance, mask, weight, task.bad_bits)
+    for name, stack in stacks.items():
+        _write_coadd(store, f"coadd/{task.run}_{name}", task.patch, stack)
+    figures = {"n_pixels": int((stacks["matched"].n_image > 0).sum())}
+    return Receipt("coadd", task.unit, task.digest, time.perf_counter() - start, figures)
+
+
+def _write_coadd(store: TractStore, path: str, patch: int, stack: Stack) -> None:
+    patches = store.spec.geometry.patches
+    window = patches.outer_box(patch).slices_in(patches.plane_box(patch))
+    for name, values in stack.planes().items():
+        array = store.array(f"{path}/{name}")
+        full = np.full(patches.plane_shape, array.fill_value, values.dtype)
+        full[window] = values
+        store.write_patch_plane(f"{path}/{name}", patch, full)
