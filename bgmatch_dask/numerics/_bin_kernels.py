@@ -19,11 +19,16 @@ IQR_TO_SIGMA = 0.741301109252802
 """Standard deviation of a Gaussian over its interquartile range, as rounded by afw."""
 
 _BLOCK = 512
+_STRIP = 64
+_SAMPLE = 64
+_CELLS = 1024
 _LARGEST = np.float32(np.finfo(np.float32).max)
 _BAD = np.float32(np.inf)
 
 _Floats = NDArray[np.float32]
 _Bits = NDArray[np.int32]
+_Cells = NDArray[np.uint16]
+_Counts = NDArray[np.int32]
 _Edges = NDArray[np.int64]
 
 
@@ -43,45 +48,85 @@ class Plane(NamedTuple):
 
 
 @nb.njit(cache=True, nogil=True)
-def _copy_row(to: _Floats, a: _Floats, b: _Floats) -> None:
-    """Copy ``a``, or ``a - b`` when there is a ``b``; what is not finite becomes `_BAD`.
-
-    Infinity marks a pixel left out: no finite clip limit admits it, no good pixel equals it.
-    """
-    if b.size == 0:
-        for j in range(to.size):
-            value = a[j]
-            to[j] = value if abs(value) <= _LARGEST else _BAD
-    else:
-        for j in range(to.size):
-            value = a[j] - b[j]
-            to[j] = value if abs(value) <= _LARGEST else _BAD
+def _copy(to: _Floats, at: int, image: _Floats, start: int, width: int) -> None:
+    """Copy a piece of a row; a pixel that is not finite becomes `_BAD`."""
+    # Unsigned positions spare the test for negative ones, and the loop becomes vector code.
+    t, i = np.uint64(at), np.uint64(start)
+    for j in range(np.uint64(width)):
+        value = image[i + j]
+        to[t + j] = value if abs(value) <= _LARGEST else _BAD
 
 
 @nb.njit(cache=True, nogil=True)
-def _blank_row(to: _Floats, mask: _Bits, bits: np.int32) -> None:
-    for j in range(to.size):
-        to[j] = to[j] if (mask[j] & bits) == 0 else _BAD
-
-
-@nb.njit(cache=True, nogil=True)
-def _load_row(
+def _copy_masked(
     to: _Floats,
+    at: int,
+    image: _Floats,
     start: int,
-    row: int,
-    a: Plane,
-    b: Plane,
+    width: int,
+    mask: _Bits,
+    m: int,
+    bits: np.int32,
 ) -> None:
-    """Load one row of a bin, from column ``start`` of row ``row``."""
-    width = to.size
-    at_a, at_b = row * a.pitch + start, row * b.pitch + start
-    _copy_row(to, a.image[at_a : at_a + width], b.image[at_b : at_b + width])
-    if a.mask.size:
-        at = row * a.mask_pitch + start
-        _blank_row(to, a.mask[at : at + width], a.bits)
-    if b.mask.size:
-        at = row * b.mask_pitch + start
-        _blank_row(to, b.mask[at : at + width], b.bits)
+    t, i, k = np.uint64(at), np.uint64(start), np.uint64(m)
+    for j in range(np.uint64(width)):
+        value = image[i + j]
+        good = (abs(value) <= _LARGEST) & ((mask[k + j] & bits) == 0)
+        to[t + j] = value if good else _BAD
+
+
+@nb.njit(cache=True, nogil=True)
+def _subtract(to: _Floats, at: int, image: _Floats, start: int, width: int) -> None:
+    t, i = np.uint64(at), np.uint64(start)
+    for j in range(np.uint64(width)):
+        value = to[t + j] - image[i + j]
+        to[t + j] = value if abs(value) <= _LARGEST else _BAD
+
+
+@nb.njit(cache=True, nogil=True)
+def _subtract_masked(
+    to: _Floats,
+    at: int,
+    image: _Floats,
+    start: int,
+    width: int,
+    mask: _Bits,
+    m: int,
+    bits: np.int32,
+) -> None:
+    t, i, k = np.uint64(at), np.uint64(start), np.uint64(m)
+    for j in range(np.uint64(width)):
+        value = to[t + j] - image[i + j]
+        good = (abs(value) <= _LARGEST) & ((mask[k + j] & bits) == 0)
+        to[t + j] = value if good else _BAD
+
+
+@nb.njit(cache=True, nogil=True)
+def _load_bin(to: _Floats, x0: int, x1: int, y0: int, y1: int, a: Plane, b: Plane) -> int:
+    """Load ``a``, or ``a - b`` when there is a ``b``; return the number of pixels."""
+    image, mask, width, at = a.image, a.mask, x1 - x0, 0
+    for y in range(y0, y1):
+        start, m = y * a.pitch + x0, y * a.mask_pitch + x0
+        if mask.size:
+            _copy_masked(to, at, image, start, width, mask, m, a.bits)
+        else:
+            _copy(to, at, image, start, width)
+        at += width
+    if b.image.size:
+        _subtract_bin(to, x0, x1, y0, y1, b)
+    return at
+
+
+@nb.njit(cache=True, nogil=True)
+def _subtract_bin(to: _Floats, x0: int, x1: int, y0: int, y1: int, b: Plane) -> None:
+    image, mask, width, at = b.image, b.mask, x1 - x0, 0
+    for y in range(y0, y1):
+        start, m = y * b.pitch + x0, y * b.mask_pitch + x0
+        if mask.size:
+            _subtract_masked(to, at, image, start, width, mask, m, b.bits)
+        else:
+            _subtract(to, at, image, start, width)
+        at += width
 
 
 @nb.njit(cache=True, nogil=True)
@@ -94,13 +139,12 @@ def _compact(values: _Floats, kept: _Floats) -> int:
 
 
 @nb.njit(cache=True, nogil=True)
-def _select(values: _Floats, first: int, last: int, k: int) -> None:
-    """Put the order statistic ``k`` at its place between ``first`` and ``last`` (inclusive).
-
-    Smaller values end up before it and larger ones after it (quickselect, Hoare partition).
-    """
+def _select(values: _Floats, n: int, k: int) -> None:
+    """Put order statistic ``k`` of the first ``n`` at its place, smaller ones before it."""
+    first, last = 0, n - 1
     while first < last:
-        pivot = values[(first + last) >> 1]
+        a, b, c = values[first], values[(first + last) >> 1], values[last]
+        pivot = max(min(a, b), min(max(a, b), c))
         i, j = first, last
         while i <= j:
             while values[i] < pivot:
@@ -111,26 +155,145 @@ def _select(values: _Floats, first: int, last: int, k: int) -> None:
                 values[i], values[j] = values[j], values[i]
                 i += 1
                 j -= 1
-        if k <= j:
-            last = j
-        elif k >= i:
-            first = i
-        else:
+        if j < k < i:
             return
+        first, last = (first, j) if k <= j else (i, last)
 
 
 @nb.njit(cache=True, nogil=True)
-def _quantile(values: _Floats, n: int, first: int, fraction: float) -> float:
-    """Return a quantile by linear interpolation; everything before ``first`` is smaller."""
-    position = fraction * (n - 1)
-    k = int(position)
-    _select(values, first, n - 1, k)
-    if n == 1:
-        return float(values[0])
-    following = values[k + 1]
+def _interpolate(values: _Floats, n: int, k: int, weight: float) -> float:
+    """Interpolate order statistics ``k`` and ``k + 1`` of the first ``n`` values."""
+    _select(values, n, k)
+    following = values[min(k + 1, n - 1)]
     for i in range(k + 2, n):
         following = min(following, values[i])
-    return (k + 1 - position) * float(values[k]) + (position - k) * float(following)
+    return (1.0 - weight) * float(values[k]) + weight * float(following)
+
+
+@nb.njit(cache=True, nogil=True)
+def _sample_range(values: _Floats, scratch: _Floats) -> tuple[np.float32, np.float32]:
+    """Guess, from a few pixels, a range that holds the quartiles; empty when it cannot."""
+    n = 0
+    for i in range(_SAMPLE if values.size else 0):
+        value = values[(i * values.size) // _SAMPLE]
+        if value < _BAD:
+            j = n
+            while j > 0 and scratch[j - 1] > value:
+                scratch[j] = scratch[j - 1]
+                j -= 1
+            scratch[j] = value
+            n += 1
+    if n < _SAMPLE // 4:
+        return _BAD, _BAD
+    lower, upper = scratch[n // 4], scratch[(3 * n) // 4]
+    margin = np.float32(0.75) * (upper - lower)
+    return lower - margin, upper + margin
+
+
+@nb.njit(cache=True, nogil=True)
+def _assign_cells(values: _Floats, cells: _Cells, low: np.float32, scale: np.float32) -> None:
+    """Give each pixel of a block its histogram cell.
+
+    The cell never decreases with the value, rounding included, so cells part the pixels by
+    rank. The first and the last take what lies outside, the last also the bad pixels.
+    """
+    top = np.float32(_CELLS - 1)
+    for i in range(_BLOCK):
+        place = max((values[i] - low) * scale, np.float32(0.0))
+        cells[i] = np.uint16(np.int32(min(place, top)))
+
+
+@nb.njit(cache=True, nogil=True, fastmath={"reassoc"})
+def _count_good(values: _Floats) -> int:
+    # Whole numbers in float32 lanes: int64 counters would be four times as wide as the data.
+    n = np.float32(0.0)
+    for i in range(_BLOCK):
+        n += np.float32(1.0) if values[i] < _BAD else np.float32(0.0)
+    return int(n)
+
+
+@nb.njit(cache=True, nogil=True)
+def _count_cells(cells: _Cells, counts: _Counts) -> None:
+    # Four tables, so that neighbours of one value do not wait for each other's store.
+    for i in range(0, _BLOCK, 4):
+        counts[cells[i]] += 1
+        counts[cells[i + 1] + _CELLS] += 1
+        counts[cells[i + 2] + 2 * _CELLS] += 1
+        counts[cells[i + 3] + 3 * _CELLS] += 1
+
+
+@nb.njit(cache=True, nogil=True)
+def _any_between(cells: _Cells, first: np.uint16, last: np.uint16) -> bool:
+    hit = False
+    for i in range(_STRIP):
+        hit |= (cells[i] >= first) & (cells[i] <= last)
+    return hit
+
+
+@nb.njit(cache=True, nogil=True)
+def _gather(values: _Floats, cells: _Cells, first: int, last: int, kept: _Floats) -> int:
+    """Copy the pixels of the cells from ``first`` to ``last`` and return how many they are."""
+    n, low, high = 0, np.uint16(first), np.uint16(last)
+    for at in range(0, cells.size, _STRIP):
+        if _any_between(cells[at : at + _STRIP], low, high):
+            for i in range(at, at + _STRIP):
+                if first <= cells[i] <= last:
+                    kept[n] = values[i]
+                    n += 1
+    return n
+
+
+@nb.njit(cache=True, nogil=True)
+def _histogram_quantile(
+    values: _Floats, cells: _Cells, counts: _Counts, position: float, kept: _Floats
+) -> float:
+    """Find a quantile exactly: order the pixels of the cells that hold it."""
+    k, cell, below = int(position), 0, 0
+    while below + counts[cell] <= k:
+        below += counts[cell]
+        cell += 1
+    last, seen = cell, below + counts[cell]
+    while seen <= k + 1 and last < _CELLS - 1:
+        last += 1
+        seen += counts[last]
+    n = _gather(values, cells, cell, last, kept)
+    return _interpolate(kept, n, k - below, position - k)
+
+
+@nb.njit(cache=True, nogil=True)
+def _quantiles(
+    values: _Floats, cells: _Cells, counts: _Counts, kept: _Floats
+) -> tuple[int, float, float]:
+    """Return number, median and interquartile range of the good pixels."""
+    low, high = _sample_range(values, kept)
+    if not np.float32(_CELLS) / _LARGEST < high - low <= _LARGEST:
+        return _sorted_quantiles(values, kept)
+    n, scale = 0, np.float32(_CELLS) / (high - low)
+    counts[:] = 0
+    for at in range(0, values.size, _BLOCK):
+        n += _count_good(values[at : at + _BLOCK])
+        _assign_cells(values[at : at + _BLOCK], cells[at : at + _BLOCK], low, scale)
+        _count_cells(cells[at : at + _BLOCK], counts)
+    for i in range(_CELLS):
+        counts[i] += counts[i + _CELLS] + counts[i + 2 * _CELLS] + counts[i + 3 * _CELLS]
+    cells = cells[: values.size]
+    lower = _histogram_quantile(values, cells, counts, 0.25 * (n - 1), kept)
+    median = _histogram_quantile(values, cells, counts, 0.5 * (n - 1), kept)
+    upper = _histogram_quantile(values, cells, counts, 0.75 * (n - 1), kept)
+    return n, median, upper - lower
+
+
+@nb.njit(cache=True, nogil=True)
+def _sorted_quantiles(values: _Floats, kept: _Floats) -> tuple[int, float, float]:
+    """Do the same for few pixels, or many equal ones, which histograms do not part."""
+    n = _compact(values, kept)
+    if n == 0:
+        return 0, np.nan, np.nan
+    last = n - 1
+    lower = _interpolate(kept, n, int(0.25 * last), 0.25 * last - int(0.25 * last))
+    median = _interpolate(kept, n, int(0.5 * last), 0.5 * last - int(0.5 * last))
+    upper = _interpolate(kept, n, int(0.75 * last), 0.75 * last - int(0.75 * last))
+    return n, median, upper - lower
 
 
 @nb.njit(cache=True, nogil=True)
@@ -212,24 +375,20 @@ def statistics_of_bins(
     largest = np.max(np.diff(x_edges)) * np.max(np.diff(y_edges))
     buffer = np.empty((largest // _BLOCK + 1) * _BLOCK, np.float32)
     kept = np.empty(buffer.size + 1, np.float32)
+    cells = np.empty(buffer.size, np.uint16)
+    table = np.empty(4 * _CELLS, np.int32)
     for iy in range(y_edges.size - 1):
         for ix in range(x_edges.size - 1):
-            at, start, width = 0, x_edges[ix], x_edges[ix + 1] - x_edges[ix]
-            for row in range(y_edges[iy], y_edges[iy + 1]):
-                _load_row(buffer[at : at + width], start, row, a, b)
-                at += width
-            size = -(-at // _BLOCK) * _BLOCK
-            buffer[at:size] = _BAD
-            n = _compact(buffer[:at], kept)
-            median, iqr = np.nan, np.nan
-            if n:
-                median = _quantile(kept, n, 0, 0.5)
-                upper = _quantile(kept, n, int(0.5 * (n - 1)), 0.75)
-                iqr = upper - _quantile(kept, n, 0, 0.25)
-            clipped = _clip(buffer[:size], n, median, iqr, n_sigma, n_iter)
-            counts[0, iy, ix], counts[1, iy, ix] = clipped[0], n
-            results[0, iy, ix], results[1, iy, ix] = clipped[1], clipped[2]
-            results[2, iy, ix] = median
+            size = _load_bin(
+                buffer, x_edges[ix], x_edges[ix + 1], y_edges[iy], y_edges[iy + 1], a, b
+            )
+            whole = -(-size // _BLOCK) * _BLOCK
+            buffer[size:whole] = _BAD
+            values = buffer[:whole]
+            n, median, iqr = _quantiles(values, cells, table, kept)
+            n_kept, mean, variance = _clip(values, n, median, iqr, n_sigma, n_iter)
+            counts[0, iy, ix], counts[1, iy, ix] = n_kept, n
+            results[0, iy, ix], results[1, iy, ix], results[2, iy, ix] = mean, variance, median
 
 
 @nb.njit(cache=True, nogil=True)
@@ -249,7 +408,7 @@ def moments_of_bins(
             middle_y = 0.5 * (y_edges[iy] + y_edges[iy + 1] - 1)
             n, x1, x2, y1, y2 = 0, 0.0, 0.0, 0.0, 0.0
             for row in range(y_edges[iy], y_edges[iy + 1]):
-                _load_row(buffer[:width], start, row, a, b)
+                _load_bin(buffer, start, start + width, row, row + 1, a, b)
                 in_row, row_x1, row_x2 = _row_moments(buffer[:width], start - middle_x)
                 y = row - middle_y
                 n, x1, x2 = n + in_row, x1 + row_x1, x2 + row_x2

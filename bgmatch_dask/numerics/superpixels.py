@@ -259,15 +259,15 @@ def _frozen(kind: type[_Number]) -> NDArray[_Number]:
 
 def _edges(edges: ArrayLike, size: int, axis: str) -> NDArray[np.int64]:
     values = np.asarray(edges)
-    good = values.ndim == 1 and values.size > 0 and values.dtype.kind in "iu"
+    good = values.ndim == 1 and values.size > 1 and values.dtype.kind in "iu"
     if good:
         values = np.ascontiguousarray(values, np.int64)
         good = bool(values[0] >= 0 and values[-1] <= size and np.all(np.diff(values) >= 0))
     if not good:
         raise InputError(
             "edges-invalid",
-            f"Bin edges along {axis} must be whole numbers from 0 to {size} that never decrease, "
-            f"got {edges!r}",
+            f"Bin edges along {axis} must be two or more whole numbers from 0 to {size} that never "
+            f"decrease, got {edges!r}",
         )
     return values
 
