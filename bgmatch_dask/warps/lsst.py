@@ -295,7 +295,7 @@ def write_lsst_warp(
     warp
         Planes in nJy and in the mask planes of the store.
     wcs_cards
-        Celestial WCS in tract pixels, as in `LsstHeader`.
+        Celestial WCS in tract pixels, as in `LsstHeader`; a FITS card holds 20 characters.
     visit, tract, patch, band
         Labels of the unit, written as ``LSST BUTLER DATAID`` cards.
     """

@@ -98,7 +98,8 @@ class SimulationConfig:
         """The tract: its first pixel is (0, 0), its projection is TAN about its centre."""
         nx, ny = self.patches
         grid = PatchGrid(0, 0, self.patch_size, self.patch_size, self.border, nx, ny)
-        step = self.pixel_scale / 3600.0
+        # A FITS card holds 14 digits of such a number; the files shall say what we say.
+        step = round(self.pixel_scale / 3600.0, 18)
         cards: tuple[tuple[str, str | float | int], ...] = (
             ("CTYPE1", "RA---TAN"),
             ("CTYPE2", "DEC--TAN"),

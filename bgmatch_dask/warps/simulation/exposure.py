@@ -20,7 +20,8 @@ __all__ = ("GROWTH", "expose")
 GROWTH = 4
 """Pixels by which the footprints of sources are grown for the ``DETECTED`` plane."""
 _DISC = np.hypot(*np.mgrid[-GROWTH : GROWTH + 1, -GROWTH : GROWTH + 1]) <= GROWTH + 0.5
-_SOURCE_SIGMA = 3.0
+# Matched filters find point sources of five sigma when their peak is about one per pixel.
+_SOURCE_SIGMA = 1.5
 # Detection follows a local background subtraction: cirrus is not detected, a galaxy's core is.
 _DIFFUSE_SIGMA = 8.0
 _SATURATED_FRACTION = 0.7

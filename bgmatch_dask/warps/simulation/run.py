@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from bgmatch_dask.errors import ConfigError
 from bgmatch_dask.warps.lsst import write_lsst_warp
 from bgmatch_dask.warps.simulation.config import SimulationConfig
 from bgmatch_dask.warps.simulation.exposure import GROWTH, expose
 from bgmatch_dask.warps.simulation.truth import (
+    TRUTH_FILE,
     SimulationTruth,
     draw_truth,
+    load_truth,
     save_truth,
     true_diffuse,
 )
@@ -65,8 +68,14 @@ def simulate_tract(
     -------
     SimulationSummary
         Paths and counts.
+
+    Raises
+    ------
+    ConfigError
+        ``simulation-exists`` when the directory holds another simulation.
     """
     truth = draw_truth(config or SimulationConfig())
+    _check_free(out_dir, truth)
     warps_dir = Path(out_dir) / "warps"
     warps_dir.mkdir(parents=True, exist_ok=True)
     # The truth is complete before the first warp, so that an interrupted run is understood.
@@ -81,6 +90,17 @@ def simulate_tract(
         if progress is not None:
             progress(done, total)
     return SimulationSummary(warps_dir, truth_path, n_warps, total - n_warps, n_bytes)
+
+
+def _check_free(out_dir: str | os.PathLike[str], truth: SimulationTruth) -> None:
+    """Refuse to mix the warps of two simulations; repeating the same one is fine."""
+    if (Path(out_dir) / TRUTH_FILE).exists() and load_truth(out_dir) != truth:
+        raise ConfigError(
+            "simulation-exists",
+            "The directory holds a simulation with other settings",
+            where=os.fspath(out_dir),
+            fix="Choose another directory, or remove this one.",
+        )
 
 
 def _patches(truth: SimulationTruth, warps_dir: Path, workers: int) -> Iterator[list[int]]:

@@ -22,6 +22,7 @@ from bgmatch_dask.warps.simulation.sources import draw_catalogue, render_sources
 from bgmatch_dask.warps.simulation.visits import VisitTruth, best_reference, draw_visits
 
 __all__ = (
+    "TRUTH_FILE",
     "SimulationTruth",
     "draw_truth",
     "load_truth",
@@ -31,7 +32,9 @@ __all__ = (
     "true_sources",
 )
 
-_FILE = "truth.json"
+TRUTH_FILE = "truth.json"
+"""Name of the record in the directory of a simulation."""
+
 _VERSION = 1
 
 
@@ -87,7 +90,7 @@ def true_sources(truth: SimulationTruth, visit: int | str, box: Box) -> NDArray[
 
 def save_truth(truth: SimulationTruth, out_dir: str | os.PathLike[str]) -> Path:
     """Write ``truth.json`` into a directory and return its path."""
-    path = Path(out_dir) / _FILE
+    path = Path(out_dir) / TRUTH_FILE
     record = {"version": _VERSION, **asdict(truth)}
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path
@@ -101,7 +104,7 @@ def load_truth(out_dir: str | os.PathLike[str]) -> SimulationTruth:
     InputError
         ``path-unreadable`` or ``truth-unreadable``.
     """
-    path = Path(out_dir) / _FILE
+    path = Path(out_dir) / TRUTH_FILE
     try:
         return _truth(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:

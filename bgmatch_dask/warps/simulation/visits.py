@@ -144,7 +144,7 @@ def _footprint(config: SimulationConfig, index: int) -> Footprint:
     else:
         rng = stream(config.seed, Stream.VISITS, index, 3)
         x, y = rng.uniform(0.3, 0.7, 2).tolist()
-        half_x, half_y = rng.uniform(0.4, 0.6, 2).tolist()
+        half_x, half_y = rng.uniform(0.35, 0.45, 2).tolist()
         angle = float(rng.uniform(-45.0, 45.0))
     return _mosaic(
         x * box.width, y * box.height, angle, half_x * box.width, half_y * box.height, size
