@@ -13,10 +13,9 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("IQR_TO_SIGMA", "Plane", "moments_of_bins", "statistics_of_bins")
+from bgmatch_dask.numerics.statistics import IQR_TO_SIGMA
 
-IQR_TO_SIGMA = 0.741301109252802
-"""Standard deviation of a Gaussian over its interquartile range, as rounded by afw."""
+__all__ = ("Plane", "moments_of_bins", "statistics_of_bins")
 
 _BLOCK = 512
 _STRIP = 64
@@ -346,7 +345,7 @@ def _clip(
             part = _block_sums(values[at : at + _BLOCK], low, high, centre)
             n, s1, s2 = n + part[0], s1 + part[1], s2 + part[2]
         mean, variance = _mean_variance(n, s1, s2, centre)
-    return n, mean, variance
+    return n, mean, max(variance, 0.0) if n > 1 else variance
 
 
 @nb.njit(cache=True, nogil=True)

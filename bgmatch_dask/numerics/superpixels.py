@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bgmatch_dask.errors import InputError
+from bgmatch_dask.errors import ConfigError, InputError
 from bgmatch_dask.numerics import _bin_kernels as kernels
 
 __all__ = (
@@ -95,8 +95,9 @@ def bin_statistics(
     Raises
     ------
     InputError
-        ``image-dtype``, ``image-shape``, ``mask-shape``, ``mask-dtype``, ``edges-invalid``
-        or ``clip-invalid``.
+        ``image-dtype``, ``image-shape``, ``mask-shape``, ``mask-dtype`` or ``edges-invalid``.
+    ConfigError
+        ``clip-invalid``.
 
     Notes
     -----
@@ -276,7 +277,7 @@ def _measure(
     pixels: _Pixels, x_edges: ArrayLike, y_edges: ArrayLike, n_sigma: float, n_iter: int
 ) -> BinStatistics:
     if not (math.isfinite(n_sigma) and n_sigma > 0 and n_iter >= 1):
-        raise InputError(
+        raise ConfigError(
             "clip-invalid",
             f"Clipping needs n_sigma > 0 and n_iter >= 1, got {n_sigma} and {n_iter}",
         )
