@@ -333,7 +333,6 @@ def _clip(
     """Return count, mean and variance after all clips; ``values`` is whole blocks."""
     n, mean, variance = 0, np.nan, np.nan
     for iteration in range(n_iter):
-        variance = max(variance, 0.0) if variance == variance else variance
         centre = mean if iteration else median
         seeded = iteration > 0 and n_good > 1
         half = n_sigma * (math.sqrt(variance) if seeded else IQR_TO_SIGMA * iqr)
@@ -345,7 +344,7 @@ def _clip(
             part = _block_sums(values[at : at + _BLOCK], low, high, centre)
             n, s1, s2 = n + part[0], s1 + part[1], s2 + part[2]
         mean, variance = _mean_variance(n, s1, s2, centre)
-    return n, mean, max(variance, 0.0) if n > 1 else variance
+    return n, mean, variance
 
 
 @nb.njit(cache=True, nogil=True)
@@ -356,7 +355,8 @@ def _mean_variance(n: int, s1: float, s2: float, pivot: float) -> tuple[float, f
     if n == 1:
         return mean + pivot, np.nan
     size = float(n)
-    return mean + pivot, (s2 / size - mean * mean) * (size * size / (size * size - size))
+    variance = (s2 / size - mean * mean) * (size * size / (size * size - size))
+    return mean + pivot, max(variance, 0.0)
 
 
 @nb.njit(cache=True, nogil=True)
