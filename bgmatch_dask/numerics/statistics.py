@@ -365,7 +365,8 @@ def _summarise(pixels: _Pixels, control: StatisticsControl, upstream: bool) -> S
         Property.MEANCLIP: clipped.mean,
         Property.STDEVCLIP: _root(clipped.variance),
         Property.VARIANCECLIP: clipped.variance,
-        Property.MEANSQUARE: (plain.n - 1) / max(plain.n, 1) * plain.variance + plain.mean**2,
+        Property.MEANSQUARE: (plain.n - 1) / max(plain.n, 1) * plain.variance
+        + plain.mean * plain.mean,
         Property.SUM: plain.total,
         Property.NCLIPPED: float(plain.n - clipped.n),
         Property.NMASKED: float(pixels.total - plain.n),
