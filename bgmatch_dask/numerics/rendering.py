@@ -28,6 +28,7 @@ from bgmatch_dask.numerics.splines import (
     constant_pieces,
     evaluate_constant,
     evaluate_spline,
+    expansion,
     noise_floor,
     spline_coefficients,
 )
@@ -270,7 +271,8 @@ def _spline_row(
     spline_coefficients(kind, x, y, n, lo, hi, floor, b, c, d, work)
     begin = _first_at(t0, width, x[0])
     if begin > 0:
-        _cubic_run(t[:begin], x[0], y[0], b[0], c[0], 0.0, out[:begin])
+        slope, bend = expansion(b[0], c[0], d[0], 0.0)
+        _cubic_run(t[:begin], x[0], y[0], slope, bend, 0.0, out[:begin])
     for k in range(lo, hi):
         # The last interval is closed: its right knot belongs to it.
         if k < n - 2:
@@ -282,9 +284,7 @@ def _spline_row(
             begin = end
     if begin < width:
         k = n - 2
-        h = x[n - 1] - x[k]
-        slope = b[k] + h * (2.0 * c[k] + 3.0 * d[k] * h)
-        bend = c[k] + 3.0 * d[k] * h
+        slope, bend = expansion(b[k], c[k], d[k], x[n - 1] - x[k])
         _cubic_run(t[begin:], x[n - 1], y[n - 1], slope, bend, 0.0, out[begin:])
 
 

@@ -29,6 +29,7 @@ __all__ = (
     "constant_pieces",
     "evaluate_constant",
     "evaluate_spline",
+    "expansion",
     "noise_floor",
     "spline_coefficients",
 )
@@ -228,6 +229,15 @@ def spline_coefficients(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def expansion(b: float, c: float, d: float, h: float) -> tuple[float, float]:
+    """Return slope and half the second derivative of a cubic at ``h`` from its knot.
+
+    Also used with ``h = 0``: where ``d`` is infinite the result is NaN then, as upstream.
+    """
+    return b + h * (2.0 * c + 3.0 * d * h), c + 3.0 * d * h
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def evaluate_spline(
     x: _Floats, y: _Floats, n: int, b: _Floats, c: _Floats, d: _Floats, t: _Floats, out: _Floats
 ) -> None:
@@ -245,9 +255,8 @@ def evaluate_spline(
         Results, float64, shape ``(q,)``.
     """
     k = n - 2
-    h = x[n - 1] - x[k]
-    last_slope = b[k] + h * (2.0 * c[k] + 3.0 * d[k] * h)
-    last_bend = c[k] + 3.0 * d[k] * h
+    first_slope, first_bend = expansion(b[0], c[0], d[0], 0.0)
+    last_slope, last_bend = expansion(b[k], c[k], d[k], x[n - 1] - x[k])
     j = 0
     for q in range(t.size):
         if t[q] > x[n - 1]:
@@ -255,7 +264,7 @@ def evaluate_spline(
             out[q] = y[n - 1] + u * (last_slope + u * last_bend)
         elif t[q] < x[0]:
             u = t[q] - x[0]
-            out[q] = y[0] + u * (b[0] + u * c[0])
+            out[q] = y[0] + u * (first_slope + u * first_bend)
         elif np.isnan(t[q]):
             out[q] = np.nan
         else:
