@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bgmatch_dask.background.superpixels import SuperpixelSums
+from bgmatch_dask.background.superpixels import SuperpixelSums, measured
 from bgmatch_dask.background.visits import Visit, find_visit, sorted_visits
 from bgmatch_dask.errors import MatchError
 from bgmatch_dask.geometry import SuperpixelGrid
@@ -162,23 +162,12 @@ def tract_cost(
 def _measure(
     visit: Visit, sums: SuperpixelSums, grid: SuperpixelGrid, min_fraction: float
 ) -> Candidate:
-    enough = max(min_fraction * grid.bin_x * grid.bin_y, 2.0)
-    used = (sums.count >= 2) & (sums.n_good >= _reachable(grid, enough))
+    used = measured(sums, grid, min_fraction)
     coverage = float(sums.n_good.sum()) / (grid.box.width * grid.box.height)
     if not used.any():
         return Candidate(visit, 0, np.nan, np.nan, coverage)
     chi2 = _plane_chi2(sums, grid, used)
     return Candidate(visit, int(used.sum()), chi2, float(np.median(sums.variance[used])), coverage)
-
-
-def _reachable(grid: SuperpixelGrid, enough: float) -> NDArray[np.float64]:
-    """Lower the smallest count for the narrower superpixels at the end of the tract."""
-    ny, nx = grid.shape
-    widths = np.minimum(grid.bin_x, grid.box.width - grid.bin_x * np.arange(nx))
-    heights = np.minimum(grid.bin_y, grid.box.height - grid.bin_y * np.arange(ny))
-    full = grid.bin_x * grid.bin_y
-    out: NDArray[np.float64] = np.maximum(enough * np.outer(heights, widths) / full, 2.0)
-    return out
 
 
 def _plane_chi2(sums: SuperpixelSums, grid: SuperpixelGrid, used: NDArray[np.bool_]) -> float:

@@ -29,6 +29,7 @@ __all__ = (
     "from_array",
     "measure_difference",
     "measure_visit",
+    "measured",
     "merge",
     "to_array",
 )
@@ -244,6 +245,31 @@ def merge(
             )
         target[:] = _combine(target, array)
     return from_array(tract)
+
+
+def measured(sums: SuperpixelSums, grid: SuperpixelGrid, min_fraction: float) -> NDArray[np.bool_]:
+    """Return which superpixels of the tract hold enough pixels to be used.
+
+    Parameters
+    ----------
+    sums
+        Tract-wide sums.
+    grid
+        Superpixels of the tract.
+    min_fraction
+        Smallest share of good pixels, of the pixels that the superpixel has inside the tract.
+
+    Returns
+    -------
+    ndarray of bool
+        Shape ``grid.shape``. At least two pixels are needed in any case, for a variance.
+    """
+    ny, nx = grid.shape
+    widths = np.minimum(grid.bin_x, grid.box.width - grid.bin_x * np.arange(nx))
+    heights = np.minimum(grid.bin_y, grid.box.height - grid.bin_y * np.arange(ny))
+    enough = min_fraction * np.outer(heights, widths)
+    out: NDArray[np.bool_] = (sums.count >= 2) & (sums.n_good >= enough)
+    return out
 
 
 def _place(part: tuple[SuperpixelWindow, Array]) -> tuple[int, int, bytes]:

@@ -1,0 +1,189 @@
+"""Where the nodes of every visit's surface lie, and how the unknowns are numbered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgmatch_dask.background.observations import Observations
+from bgmatch_dask.geometry import SuperpixelGrid
+from bgmatch_dask.numerics.keys import TAPS, keys_averages
+from bgmatch_dask.numerics.tap_kernels import StripOrder, TapRows
+
+__all__ = ("GUARD", "NodeLayout", "NodeWindow", "lay_out", "node_shape", "superpixel_rows", "taps")
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+GUARD = 2
+"""Nodes before the first superpixel of the tract."""
+
+_STRIP = TAPS - 1  # Two nodes of one row of the operator are at most this far apart.
+
+
+@dataclass(frozen=True, slots=True)
+class NodeWindow:
+    """The nodes of one visit: a rectangle of the node grid of the tract."""
+
+    x0: int
+    """First node column."""
+    y0: int
+    """First node row."""
+    nx: int
+    """Number of node columns."""
+    ny: int
+    """Number of node rows."""
+
+    @property
+    def size(self) -> int:
+        """Number of nodes."""
+        return self.nx * self.ny
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLayout:
+    """Nodes of all unknown visits; unknown ``start[v] + row · nx + column``."""
+
+    grid: SuperpixelGrid
+    """Superpixels of the tract."""
+    pitch: int
+    """Superpixels per node."""
+    windows: tuple[NodeWindow, ...]
+    """Nodes of every unknown visit."""
+    starts: Index
+    """First unknown of each visit, and the number of unknowns."""
+    order: StripOrder
+    """Order of the unknowns in strips of the tract."""
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of unknown node values."""
+        return int(self.starts[-1])
+
+    @property
+    def work(self) -> float:
+        """Floating point operations of a direct solution with its selected inverse."""
+        return 8.0 * float((self.order.sizes.astype(np.float64) ** 3).sum())
+
+
+def node_shape(grid: SuperpixelGrid, pitch: int) -> tuple[int, int]:
+    """Return the shape ``(ny, nx)`` of the node grid of a tract, with its guard nodes."""
+    ny, nx = grid.shape
+    return (_last_node(ny - 1, pitch) + 1, _last_node(nx - 1, pitch) + 1)
+
+
+def _first_node(superpixel: int, pitch: int) -> int:
+    return int(np.floor((superpixel - 0.5) / pitch)) - 1 + GUARD
+
+
+def _last_node(superpixel: int, pitch: int) -> int:
+    # Coarser nodes get one more, so that every window has as many nodes as an average has taps.
+    return int(np.floor((superpixel + 0.5) / pitch)) + GUARD + (2 if pitch == 1 else 3)
+
+
+def lay_out(coverage: Sequence[NDArray[np.bool_]], grid: SuperpixelGrid, pitch: int) -> NodeLayout:
+    """Place nodes on the footprint of every unknown visit and around it.
+
+    Parameters
+    ----------
+    coverage
+        Superpixels of each unknown visit, bool ``(sy, sx)``, none of them empty.
+    grid
+        Superpixels of the tract.
+    pitch
+        Superpixels per node.
+
+    Returns
+    -------
+    NodeLayout
+        Unknowns in strips along the axis that makes the direct solution cheaper.
+    """
+    windows = tuple(_window(plane, pitch) for plane in coverage)
+    starts = np.concatenate([[0], np.cumsum([w.size for w in windows])]).astype(np.int64)
+    rows = _join([np.repeat(np.arange(w.y0, w.y0 + w.ny), w.nx) for w in windows])
+    columns = _join([np.tile(np.arange(w.x0, w.x0 + w.nx), w.ny) for w in windows])
+    by_row, by_column = (
+        NodeLayout(grid, pitch, windows, starts, _strips(line)) for line in (rows, columns)
+    )
+    return by_row if by_row.work <= by_column.work else by_column
+
+
+def _window(plane: NDArray[np.bool_], pitch: int) -> NodeWindow:
+    ys, xs = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+    y0, y1 = _first_node(ys[0], pitch), _last_node(ys[-1], pitch)
+    x0, x1 = _first_node(xs[0], pitch), _last_node(xs[-1], pitch)
+    return NodeWindow(x0, y0, x1 - x0 + 1, y1 - y0 + 1)
+
+
+def _join(parts: list[Index]) -> Index:
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def _strips(line: Index) -> StripOrder:
+    strip = line // _STRIP
+    # Strips without nodes separate parts that do not interact: they need no block.
+    _, block = np.unique(strip, return_inverse=True)
+    sizes = np.bincount(block)
+    order = np.argsort(block, kind="stable")
+    local = np.empty(len(block), np.int64)
+    local[order] = np.arange(len(block)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return StripOrder(block.astype(np.int64), local, sizes.astype(np.int64))
+
+
+def taps(observations: Observations, layout: NodeLayout) -> TapRows:
+    """Return the observation operator on the nodes of a layout."""
+    y = _axis_taps(observations, layout, 0)
+    x = _axis_taps(observations, layout, 1)
+    first, stride = zip(
+        *(_first_taps(end, layout, y[0], x[0]) for end in (observations.visit, observations.hub)),
+        strict=True,
+    )
+    return TapRows(first[0], stride[0], first[1], stride[1], x[1], y[1])
+
+
+def _axis_taps(observations: Observations, layout: NodeLayout, axis: int) -> tuple[Index, Array]:
+    begin, length = _spans(layout, axis)
+    first = np.full(len(observations), -(1 << 40), np.int64)
+    last = np.full(len(observations), 1 << 40, np.int64)
+    for end in (observations.visit, observations.hub):
+        known = end >= 0
+        first[known] = np.maximum(first[known], begin[end[known]])
+        last[known] = np.minimum(last[known], (begin + length - 1)[end[known]])
+    low = observations.low[axis] / layout.pitch + GUARD
+    high = observations.high[axis] / layout.pitch + GUARD
+    return keys_averages(low, high, first, last)
+
+
+def _spans(layout: NodeLayout, axis: int) -> tuple[Index, Index]:
+    pairs = [(w.y0, w.ny) if axis == 0 else (w.x0, w.nx) for w in layout.windows]
+    spans = np.array(pairs, np.int64).reshape(-1, 2)
+    return spans[:, 0], spans[:, 1]
+
+
+def _first_taps(end: Index, layout: NodeLayout, y: Index, x: Index) -> tuple[Index, Index]:
+    known = end >= 0
+    at = np.where(known, end, 0)
+    y0, _ = _spans(layout, 0)
+    x0, nx = _spans(layout, 1)
+    if not len(x0):
+        return np.full(len(end), -1, np.int64), np.zeros(len(end), np.int64)
+    first = layout.starts[at] + (y - y0[at]) * nx[at] + (x - x0[at])
+    return np.where(known, first, -1), np.where(known, nx[at], 0)
+
+
+def superpixel_rows(layout: NodeLayout, visit: int, sy: Index, sx: Index) -> TapRows:
+    """Return the operator that averages one unknown visit's surface over full superpixels."""
+    window = layout.windows[visit]
+    out = []
+    for index, first, count in ((sy, window.y0, window.ny), (sx, window.x0, window.nx)):
+        ends = [(index + half) / layout.pitch + GUARD for half in (-0.5, 0.5)]
+        limits = (np.full(len(index), first), np.full(len(index), first + count - 1))
+        out.append(keys_averages(ends[0], ends[1], *limits))
+    (y_base, y_weights), (x_base, x_weights) = out
+    start = layout.starts[visit] + (y_base - window.y0) * window.nx + (x_base - window.x0)
+    stride = np.full(len(sy), window.nx, np.int64)
+    none = np.full(len(sy), -1, np.int64)
+    return TapRows(start, stride, none, np.zeros_like(stride), x_weights, y_weights)

@@ -1,0 +1,188 @@
+"""The measured differences as one list of observations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgmatch_dask.background.superpixels import SuperpixelSums, measured
+from bgmatch_dask.background.visits import Visit
+from bgmatch_dask.errors import MatchError
+from bgmatch_dask.geometry import SuperpixelGrid
+
+__all__ = ("Observations", "measured_pairs", "observe")
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+Pair = tuple[Visit, Visit]
+_Number = TypeVar("_Number", np.int64, np.float64)
+
+_VARIANCE_FLOOR = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """Superpixel differences ``value = g_visit − g_hub``, arrays of length ``n``."""
+
+    pairs: tuple[Pair, ...]
+    """(hub, visit) of each pair, in the order of the observations."""
+    pair: Index
+    """Index of the pair."""
+    hub: Index
+    """Index of the hub among the unknown visits, −1 for a gauge."""
+    visit: Index
+    """Index of the visit among the unknown visits, −1 for a gauge."""
+    sy: Index
+    """Row of the superpixel."""
+    sx: Index
+    """Column of the superpixel."""
+    value: Array
+    """Clipped mean of hub − visit."""
+    variance: Array
+    """Variance of the mean for independent pixels, with a floor."""
+    weight: Array
+    """Weights: inverse variances in units of the median, shared among redundant pairs."""
+    unit: float
+    """Median variance: a weight of 1 means this variance."""
+    low: tuple[Array, Array]
+    """Lower end of the equivalent box along (y, x), superpixels from the first centre."""
+    high: tuple[Array, Array]
+    """Upper end of the equivalent box along (y, x)."""
+
+    def __len__(self) -> int:
+        """Return the number of observations."""
+        return len(self.value)
+
+    @property
+    def freedom(self) -> float:
+        """Independent differences: N visits on a superpixel give N − 1, however many pairs."""
+        return float((self.weight * self.variance / self.unit).sum())
+
+
+def measured_pairs(
+    differences: Mapping[Pair, SuperpixelSums], grid: SuperpixelGrid, min_fraction: float
+) -> dict[Pair, NDArray[np.bool_]]:
+    """Return the usable superpixels of every pair.
+
+    Raises
+    ------
+    MatchError
+        ``sums-shape`` when sums are not tract-wide, ``pair-invalid`` when a visit is paired
+        with itself or a pair comes in both directions.
+    """
+    out = {}
+    for hub, visit in differences:
+        if hub == visit or (visit, hub) in differences:
+            raise MatchError("pair-invalid", f"The pair {hub} and {visit} must come once")
+        sums = differences[hub, visit]
+        if sums.shape != grid.shape:
+            raise MatchError("sums-shape", f"Differences need shape {grid.shape}, got {sums.shape}")
+        out[hub, visit] = measured(sums, grid, min_fraction) & np.isfinite(sums.mean)
+    return out
+
+
+def observe(
+    differences: Mapping[Pair, SuperpixelSums],
+    usable: Mapping[Pair, NDArray[np.bool_]],
+    pairs: Sequence[Pair],
+    unknowns: Sequence[Visit],
+    grid: SuperpixelGrid,
+) -> Observations:
+    """List the observations of some pairs.
+
+    Parameters
+    ----------
+    differences
+        Tract-wide sums of hub − visit.
+    usable
+        Superpixels to use, per pair.
+    pairs
+        Pairs to list, in this order.
+    unknowns
+        Visits with an unknown offset; the others have offset zero.
+    grid
+        Superpixels of the tract.
+
+    Returns
+    -------
+    Observations
+        By pair, then row, then column.
+
+    Notes
+    -----
+    A superpixel mean is the average over the pixels used. They are represented by a box with
+    their centroid and variances, of width ``√(12 var)`` (the variance of a uniform density is
+    width²/12): exact for planes and pure parabolas wherever masks and edges lie.
+    """
+    number = {visit: i for i, visit in enumerate(unknowns)}
+    places = [np.nonzero(usable[pair]) for pair in pairs]
+    counts = [len(rows) for rows, _ in places]
+    sy = _join([rows for rows, _ in places], np.int64)
+    sx = _join([columns for _, columns in places], np.int64)
+    picked = {
+        name: _join(
+            [getattr(differences[p], name)[at] for p, at in zip(pairs, places, strict=True)],
+            np.float64,
+        )
+        for name in ("mean", "variance_of_mean", "x_mean", "y_mean", "x_var", "y_var")
+    }
+    low_y, high_y = _box(sy, picked["y_mean"], picked["y_var"], grid.bin_y)
+    low_x, high_x = _box(sx, picked["x_mean"], picked["x_var"], grid.bin_x)
+    variance, unit = _with_floor(picked["variance_of_mean"])
+    hub = np.repeat(np.array([number.get(h, -1) for h, _ in pairs], np.int64), counts)
+    visit = np.repeat(np.array([number.get(v, -1) for _, v in pairs], np.int64), counts)
+    share = _redundancy(sy * grid.shape[1] + sx, pairs, counts)
+    return Observations(
+        pairs=tuple(pairs),
+        pair=np.repeat(np.arange(len(pairs)), counts),
+        hub=hub,
+        visit=visit,
+        sy=sy,
+        sx=sx,
+        value=picked["mean"],
+        variance=variance,
+        weight=share * unit / variance,
+        unit=unit,
+        low=(low_y, low_x),
+        high=(high_y, high_x),
+    )
+
+
+def _join(parts: list[NDArray[_Number]], dtype: type[_Number]) -> NDArray[_Number]:
+    return np.concatenate(parts).astype(dtype) if parts else np.empty(0, dtype)
+
+
+def _box(index: Index, mean: Array, variance: Array, size: int) -> tuple[Array, Array]:
+    centre = index + mean / size
+    half = 0.5 * np.sqrt(12.0 * variance) / size
+    return np.maximum(centre - half, index - 1.0), np.minimum(centre + half, index + 1.0)
+
+
+def _with_floor(variance: Array) -> tuple[Array, float]:
+    positive = variance[variance > 0]
+    unit = float(np.median(positive)) if positive.size else 1.0
+    return np.maximum(variance, _VARIANCE_FLOOR * unit), unit
+
+
+def _redundancy(superpixel: Index, pairs: Sequence[Pair], counts: list[int]) -> Array:
+    """Return the share of each pair's information that is its own.
+
+    The noise belongs to visits, not to pairs: N visits on a superpixel make N − 1 independent
+    differences. For equal noise, N (N − 1) / 2 pairs with the weight 2/N each are exactly the
+    generalised least-squares problem; (N − 1) / M does the same for M pairs that connect them.
+    """
+    if not len(superpixel):
+        return np.empty(0)
+    labels = {visit: i for i, visit in enumerate(dict.fromkeys(v for p in pairs for v in p))}
+    n_pairs = np.bincount(superpixel)
+    seen = np.zeros((len(labels), len(n_pairs)), bool)
+    for end in (0, 1):
+        label = np.repeat(np.array([labels[p[end]] for p in pairs], np.int64), counts)
+        seen[label, superpixel] = True
+    independent = np.maximum(seen.sum(axis=0) - 1, 1)
+    share: Array = np.minimum(independent / np.maximum(n_pairs, 1), 1.0)[superpixel]
+    return share

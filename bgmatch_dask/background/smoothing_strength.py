@@ -1,0 +1,154 @@
+"""The strengths of the priors, chosen from the data.
+
+The priors are Gaussian, so that their strengths are variance components. They are found by
+maximising the restricted likelihood with the fixed-point steps of Fellner and Schall (in the
+form of Wood and Fasiolo 2017, Biometrics 73, 1071)::
+
+    λ ← φ · (rank K − λ tr(H⁻¹ K)) / (θᵀ K θ).
+
+The bracket is the number of parameters that the data, not the prior, determine. Traces are
+exact, so that nothing is random.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgmatch_dask.background.normal_equations import (
+    DirectSolver,
+    SelectedInverse,
+    Strengths,
+    SurfaceSystem,
+    Theta,
+    solve_directly,
+)
+from bgmatch_dask.background.observations import Observations
+from bgmatch_dask.background.robust import huber_weights
+from bgmatch_dask.background.solution import SolveConfig
+
+__all__ = ("Tuned", "tune")
+
+Array = NDArray[np.float64]
+
+_FIRST_SMOOTHING = 1.0
+_FIRST_RIDGE = 10.0
+_BOUNDS = (1e-5, 1e7)
+_POOL = 4.0  # Parameters' worth of the common strength in every visit's own.
+_NOISE_FREE = 1e-20
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """Strengths, robust weights, and the solution they lead to."""
+
+    strengths: Strengths
+    """Strengths of the priors."""
+    robust: Array
+    """Robust weight of each observation."""
+    theta: Theta
+    """Solution on the nodes of the system."""
+    solver: DirectSolver
+    """Factorised equations of that solution."""
+    inverse: SelectedInverse
+    """Their inverse."""
+    noise: float
+    """Noise variance of a weight of one, unit squared."""
+    freedom: Array
+    """Effective parameters of each visit."""
+
+
+def tune(
+    system: SurfaceSystem,
+    observations: Observations,
+    anchored: NDArray[np.bool_],
+    config: SolveConfig,
+) -> Tuned:
+    """Choose strengths and robust weights together, and solve.
+
+    Parameters
+    ----------
+    system
+        Normal equations on nodes for which a direct solution is affordable.
+    observations
+        The data.
+    anchored
+        Unknown visits whose slopes get no ridge.
+    config
+        Given strengths, and numbers of iterations.
+
+    Returns
+    -------
+    Tuned
+        The last solution belongs to the weights and strengths that are returned with it.
+    """
+    strengths = _first_strengths(anchored, config)
+    robust = np.ones(len(observations))
+    chooses = config.smoothing is None or (config.slope_prior is None and not anchored.all())
+    tuned = _step(system, observations, strengths, robust)
+    for _ in range(config.n_strength if chooses else config.n_robust):
+        residual = observations.value - system.predict(tuned.theta)
+        robust = huber_weights(residual, np.sqrt(observations.variance), config.huber)
+        if chooses and tuned.noise > 0.0:
+            strengths = _next_strengths(tuned, config)
+        tuned = _step(system, observations, strengths, robust)
+    return tuned
+
+
+def _first_strengths(anchored: NDArray[np.bool_], config: SolveConfig) -> Strengths:
+    smoothing = _FIRST_SMOOTHING if config.smoothing is None else config.smoothing
+    ridge = _FIRST_RIDGE if config.slope_prior is None else config.slope_prior
+    low = _BOUNDS[0]
+    return Strengths(
+        np.full(len(anchored), max(smoothing, low)), np.where(anchored, 0.0, max(ridge, low))
+    )
+
+
+def _step(
+    system: SurfaceSystem, observations: Observations, strengths: Strengths, robust: Array
+) -> Tuned:
+    weights = observations.weight * robust
+    solver = solve_directly(system, weights, strengths)
+    theta = solver.solve(system.right_side(weights * observations.value))
+    inverse = solver.inverse()
+    bound = strengths.smoothing * inverse.traces()
+    bound += (strengths.ridge[:, np.newaxis] * inverse.slope_diagonal()).sum(axis=1)
+    freedom = system.rank + 3.0 - bound
+    residual = observations.value - system.predict(theta)
+    squares = float((weights * residual**2).sum())
+    independent = float((robust * observations.weight * observations.variance).sum())
+    left = independent / observations.unit - float(freedom.sum())
+    known = squares > _NOISE_FREE * float((weights * observations.value**2).sum()) and left >= 1.0
+    noise = squares / left if known else 0.0
+    return Tuned(strengths, robust, theta, solver, inverse, noise, freedom)
+
+
+def _next_strengths(tuned: Tuned, config: SolveConfig) -> Strengths:
+    system, old = tuned.solver.system, tuned.strengths
+    smoothing, ridge = old.smoothing, old.ridge
+    inverse = tuned.inverse
+    if config.smoothing is None:
+        fitted = np.maximum(system.rank - smoothing * inverse.traces(), 1e-3)
+        energy = system.penalty.forms(tuned.theta.nodes, tuned.theta.slopes)
+        smoothing = _pooled(fitted, energy, tuned.noise)
+    free = ridge > 0
+    if config.slope_prior is None and free.any():
+        fitted = 2.0 - (ridge[:, np.newaxis] * inverse.slope_diagonal()).sum(axis=1)
+        energy = (tuned.theta.slopes**2).sum(axis=1)
+        total = max(float(fitted[free].sum()), 1e-3)
+        spread = max(float(energy[free].sum()), 1e-300)
+        ridge = np.where(free, _limited(tuned.noise * total / spread), 0.0)
+    return Strengths(smoothing, ridge)
+
+
+def _pooled(fitted: Array, energy: Array, noise: float) -> Array:
+    """Return every visit's own strength, drawn towards the common one where data are few."""
+    common = _limited(noise * float(fitted.sum()) / max(float(energy.sum()), 1e-300))
+    out: Array = noise * (fitted + _POOL) / (energy + _POOL * noise / common)
+    return np.clip(out, *_BOUNDS)
+
+
+def _limited(value: float) -> float:
+    return float(np.clip(value, *_BOUNDS))
