@@ -29,6 +29,7 @@ __all__ = (
     "StoreConfig",
     "TractConfig",
     "config_digest",
+    "describe_config",
     "load_config",
 )
 
@@ -280,3 +281,29 @@ def _field_names(model: type[BaseModel], prefix: str = "") -> list[str]:
         else:
             names.append(f"{prefix}{name}")
     return names
+
+
+def describe_config(config: RunConfig) -> str:
+    """Return the configuration as YAML with the meaning of every field as a comment."""
+    lines: list[str] = []
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            lines += ["", f"{name}:  # {type(value).__doc__}"]
+            lines += _describe_section(value)
+        else:
+            lines += [f"# {info.description}", _yaml_line(name, value)]
+    return "\n".join(lines) + "\n"
+
+
+def _describe_section(section: BaseModel) -> list[str]:
+    lines: list[str] = []
+    for name, info in type(section).model_fields.items():
+        lines += [f"  # {info.description}", "  " + _yaml_line(name, getattr(section, name))]
+    return lines
+
+
+def _yaml_line(name: str, value: object) -> str:
+    plain = list(value) if isinstance(value, tuple) else value
+    text = yaml.safe_dump(plain, default_flow_style=True, width=1000)
+    return f"{name}: {text.removesuffix('...' + chr(10)).strip()}"

@@ -69,7 +69,7 @@ class DaskEngine:
             yield result
 
     def _window(self) -> int:
-        threads = sum(self.client.nthreads().values())
+        threads = int(sum(self.client.nthreads().values()))
         return max(self.per_thread * threads, 1)
 
     def _submit(

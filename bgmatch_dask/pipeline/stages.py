@@ -14,7 +14,8 @@ from bgmatch_dask.background.reference import (
     ReferenceWeights,
     choose_reference,
 )
-from bgmatch_dask.background.solve import Solution, SolveConfig, solve_offsets
+from bgmatch_dask.background.solution import Solution, SolveConfig
+from bgmatch_dask.background.solve import solve_offsets
 from bgmatch_dask.background.superpixels import SuperpixelSums, from_array, merge
 from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.coadd.layout import COADD_PLANES
@@ -34,7 +35,7 @@ from bgmatch_dask.pipeline.tasks import (
     read_differences,
 )
 from bgmatch_dask.store import Receipt, create_tract
-from bgmatch_dask.store.layout import PLANES, create_plane_array, create_patch_array
+from bgmatch_dask.store.layout import PLANES, create_patch_array, create_plane_array
 
 __all__ = (
     "Ingested",
@@ -115,7 +116,9 @@ def reference(
     """Merge the sums of each visit over the tract and choose the reference from them."""
     config = run.plan.config
     with run.stage("reference"):
-        sums = {visit: _tract_sums(run, ingested, visit) for visit in _visits(ingested)}
+        sums: dict[Visit, SuperpixelSums] = {
+            visit: _tract_sums(run, ingested, visit) for visit in _visits(run, ingested)
+        }
         save_visit_sums(run.store, sums)
         choice = choose_reference(
             sums,
@@ -131,8 +134,10 @@ def reference(
     return choice, sums
 
 
-def _visits(ingested: Ingested) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(visit for visit, _ in ingested.usable))
+def _visits(run: RunContext, ingested: Ingested) -> tuple[str, ...]:
+    """Return the visits with usable warps, in the order of the visit axis."""
+    present = {visit for visit, _ in ingested.usable}
+    return tuple(visit for visit in run.plan.spec.visits if visit in present)
 
 
 def _tract_sums(run: RunContext, ingested: Ingested, visit: str) -> SuperpixelSums:
@@ -154,9 +159,7 @@ def difference(
 ) -> dict[Pair, SuperpixelSums]:
     """Measure the differences of all visits to the hubs that cover them."""
     config = run.plan.config
-    hubs = choose_hubs(
-        coverage, choice.cost_order, choice.visit, max_hubs=config.match.hubs
-    )
+    hubs = choose_hubs(coverage, choice.cost_order, choice.visit, max_hubs=config.match.hubs)
     tasks = []
     for patch in range(run.plan.spec.geometry.patches.n_patches):
         pairs = pairs_for_patch(hubs, ingested.visits_of(patch))
@@ -191,8 +194,7 @@ def _merge_differences(
             if np.any(sums.count > 0):
                 parts.setdefault(pair, []).append((task.patch, sums))
     windows = {
-        task.patch: spec.grid.window(spec.geometry.patches.inner_box(task.patch))
-        for task in tasks
+        task.patch: spec.grid.window(spec.geometry.patches.inner_box(task.patch)) for task in tasks
     }
     return {
         pair: merge(((windows[patch], sums) for patch, sums in found), spec.grid)
@@ -217,8 +219,8 @@ def solve(
             SolveConfig(
                 order=config.match.order,
                 smoothing=config.match.smoothing,
-                min_fraction=config.background.min_frac,
             ),
+            cost_order=choice.cost_order,
         )
         save_solution(run.store, config.run, solution)
     return solution
@@ -235,17 +237,13 @@ def match(run: RunContext, ingested: Ingested, solution: Solution) -> None:
             create_plane_array(group, name, run.plan.spec)
     digest = solution_digest(run, ingested, solution)
     tasks = [
-        MatchTask(
-            run.plan.location.url, config.run, visit, patch, str(solution.reference), digest
-        )
+        MatchTask(run.plan.location.url, config.run, visit, patch, str(solution.reference), digest)
         for visit, patch in ingested.usable
     ]
     run.run_units("match", match_unit, tasks)
 
 
-def coadd(
-    run: RunContext, ingested: Ingested, solution: Solution, dropped: Sequence[str]
-) -> None:
+def coadd(run: RunContext, ingested: Ingested, solution: Solution, dropped: Sequence[str]) -> None:
     """Stack the matched warps of every patch, and the unmatched ones for comparison."""
     config, patches = run.plan.config, run.plan.spec.geometry.patches
     for name in ("matched", "unmatched") if config.coadd.unmatched else ("matched",):

@@ -1,5 +1,7 @@
-"""The units of work. Each reads what it needs once, writes what it alone owns, and returns a
-receipt of a few hundred bytes. Tasks are small frozen messages: places and numbers, no pixels.
+"""The units of work.
+
+Each reads what it needs once, writes what it alone owns, and returns a receipt of a few hundred
+bytes. Tasks are small frozen messages: places and numbers, no pixels.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bgmatch_dask.background.offsets import render, render_variance
 from bgmatch_dask.background.superpixels import (
     SuperpixelSums,
     from_array,
@@ -91,9 +94,7 @@ def ingest_unit(task: IngestTask) -> Receipt:
             "sky_variance": weight.variance,
             "n_good": float(sums.n_good.sum()),
         }
-    return Receipt(
-        "ingest", task.unit, task.digest, time.perf_counter() - start, figures, rejected
-    )
+    return Receipt("ingest", task.unit, task.digest, time.perf_counter() - start, figures, rejected)
 
 
 def _write_warp(store: TractStore, task: IngestTask, warp: Warp) -> None:
@@ -107,9 +108,7 @@ def _write_warp(store: TractStore, task: IngestTask, warp: Warp) -> None:
         store.write_plane(name, visit, task.patch, full)
 
 
-def _blank(
-    store: TractStore, name: str, fill: float | None, dtype: np.dtype[Any]
-) -> NDArray[Any]:
+def _blank(store: TractStore, name: str, fill: float | None, dtype: np.dtype[Any]) -> NDArray[Any]:
     value = store.array(f"{store.spec.kind}/{name}").fill_value if fill is None else fill
     return np.full(store.spec.geometry.patches.plane_shape, value, dtype)
 
@@ -252,8 +251,8 @@ def match_unit(task: MatchTask) -> Receipt:
     variance = store.read("variance", visit, task.patch, box)
     if task.visit != task.reference:
         offset = load_offset(store, task.run, task.visit)
-        image = image + offset.render(box)
-        variance = variance + offset.render_variance(box)
+        image = image + render(offset, box)
+        variance = variance + render_variance(offset, box)
     store.write_plane("image", visit, task.patch, image, kind=kind)
     store.write_plane("variance", visit, task.patch, variance, kind=kind)
     store.write_plane(
@@ -301,8 +300,8 @@ def coadd_patch(task: CoaddTask) -> Receipt:
             continue
         if visit != task.reference:
             offset = load_offset(store, task.run, visit)
-            image = image + offset.render(box)
-            variance = variance + offset.render_variance(box)
+            image = image + render(offset, box)
+            variance = variance + render_variance(offset, box)
         stacks["matched"].add(image, variance, mask, weight, task.bad_bits)
     for name, stack in stacks.items():
         _write_coadd(store, f"coadd/{task.run}_{name}", task.patch, stack)

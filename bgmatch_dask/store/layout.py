@@ -22,6 +22,7 @@ __all__ = (
     "chunk_length",
     "create_patch_array",
     "create_plane_array",
+    "create_superpixel_array",
     "create_tract",
     "read_spec",
 )
@@ -142,6 +143,23 @@ def create_patch_array(
 ) -> zarr.Array[Any]:
     """Make one (patch, y, x) array of a dtype and fill value: a shard is one patch's plane."""
     return _create_planes(group, name, kind, spec, (spec.geometry.patches.n_patches,), ("patch",))
+
+
+def create_superpixel_array(
+    group: zarr.Group, name: str, dtype: str, fill: float, spec: TractSpec
+) -> zarr.Array[Any]:
+    """Make, or make anew, one (visit, sy, sx) array on the superpixel grid of the tract."""
+    shape = spec.grid.shape
+    return group.create_array(
+        name,
+        shape=(len(spec.visits), *shape),
+        chunks=(1, *shape),
+        dtype=dtype,
+        fill_value=fill,
+        compressors=_codecs(),
+        dimension_names=("visit", "sy", "sx"),
+        overwrite=True,
+    )
 
 
 def _create_planes(

@@ -96,6 +96,14 @@ class Location:
             return False
         return True
 
+    def tag(self, name: str) -> str | None:
+        """Return what tells one version of an object from the next, None when it is missing."""
+        try:
+            meta = obstore.head(_connect(self.url), name)
+        except FileNotFoundError:
+            return None
+        return f"{meta['e_tag']}/{meta['last_modified']}/{meta['size']}"
+
     def read_bytes(self, name: str) -> bytes:
         """Return the bytes of an object.
 

@@ -1,0 +1,51 @@
+"""Exit codes, and errors as people should see them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from bgmatch_dask.errors import BgmatchError, ConfigError
+
+__all__ = ("FAILURE", "INTERRUPTED", "PARTIAL", "USAGE", "finish", "print_json", "reported")
+
+FAILURE, USAGE, PARTIAL, INTERRUPTED = 1, 2, 3, 130
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turn errors on purpose into one plain line and an exit code."""
+    try:
+        yield
+    except BgmatchError as error:
+        sys.stderr.write(f"bgmatch: {error}\n")
+        raise typer.Exit(USAGE if isinstance(error, ConfigError) else FAILURE) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("bgmatch: interrupted; run the same command again to continue\n")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def finish(n_rejected: int) -> None:
+    """End a command that is done: with 3 when inputs were rejected."""
+    if n_rejected:
+        raise typer.Exit(PARTIAL)
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401
+    """Print facts for programs; numbers that are not finite become null."""
+    print(json.dumps(_plain(value), indent=1, sort_keys=True, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not (-float("inf") < value < float("inf")):
+        return None
+    return value

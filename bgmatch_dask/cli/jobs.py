@@ -1,0 +1,154 @@
+"""Commands that plan and do the work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bgmatch_dask.cli.exits import finish, print_json, reported
+from bgmatch_dask.cli.options import (
+    ConfigFile,
+    Inputs,
+    Json,
+    Overrides,
+    Profile,
+    Quiet,
+    Reference,
+    Run,
+    Scheduler,
+    Store,
+    Workers,
+    build_config,
+)
+
+if TYPE_CHECKING:
+    from bgmatch_dask.config import RunConfig
+
+__all__ = ("execute", "plan", "run")
+
+
+def plan(
+    inputs: Inputs = None,
+    profile: Profile = None,
+    store: Store = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Show what a run would do: inputs, tract, units, bytes. Nothing is written."""
+    with reported():
+        from bgmatch_dask.pipeline.plan import make_plan
+
+        made = make_plan(
+            build_config(
+                config_file=config,
+                overrides=overrides,
+                inputs=inputs,
+                profile=profile,
+                store=store,
+            )
+        )
+        facts = made.to_json()
+        if json:
+            print_json(facts)
+        else:
+            _print_plan(facts)
+    finish(len(made.rejected))
+
+
+def _print_plan(facts: dict[str, Any]) -> None:
+    patches = facts["patches"]
+    print(f"tract     {facts['tract']} {facts['band']} [{facts['unit']}]")
+    print(
+        f"patches   {patches['nx']} x {patches['ny']}, inner {patches['inner'][0]} x "
+        f"{patches['inner'][1]} px, border {patches['border']} px"
+    )
+    print(f"visits    {len(facts['visits'])}")
+    print(f"units     {facts['units']} (visit, patch)")
+    print(f"read      {facts['input_bytes'] / 1e9:.2f} GB")
+    print(f"store     up to {facts['store_bytes'] / 1e9:.2f} GB at {facts['store']}")
+    print(f"memory    about {facts['worker_bytes'] / 1e9:.2f} GB per worker")
+    if facts["passed_over"]:
+        print(f"passed    {facts['passed_over']} file(s) that the profile does not read")
+    for item in facts["rejected"]:
+        print(f"rejected  [{item['code']}] {item['source']}: {item['detail']}")
+
+
+def run(
+    inputs: Inputs = None,
+    profile: Profile = None,
+    store: Store = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    run_name: Run = None,
+    reference: Reference = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Do the whole job: ingest, match and coadd one tract, and write the report.
+
+    Run the same command again after an interruption: what is done is not done again.
+    """
+    with reported():
+        settings = build_config(
+            config_file=config,
+            overrides=overrides,
+            inputs=inputs,
+            profile=profile,
+            store=store,
+            scheduler=scheduler,
+            workers=workers,
+            run=run_name,
+            reference=reference,
+        )
+        summary = execute(settings, quiet=quiet)
+        if json:
+            print_json(summary)
+        else:
+            _print_summary(summary)
+    finish(len(summary["rejected"]))
+
+
+def execute(settings: RunConfig, *, quiet: bool) -> dict[str, Any]:
+    """Run a job on its cluster with progress, write its report and return its summary."""
+    from contextlib import nullcontext
+
+    from bgmatch_dask.pipeline.engine import DaskEngine
+    from bgmatch_dask.pipeline.events import Note
+    from bgmatch_dask.pipeline.plan import make_plan
+    from bgmatch_dask.pipeline.run import run_tract
+    from bgmatch_dask.report.html import write_report
+    from bgmatch_dask.service.cluster import connect
+    from bgmatch_dask.service.progress import progress_listener
+
+    made = make_plan(settings)
+    bar = nullcontext() if quiet else progress_listener()
+    with bar as listener, connect(settings.cluster) as client:
+        listeners = () if listener is None else (listener,)
+        for tell in listeners:
+            tell(Note(f"{len(made.spec.visits)} visits, {len(made.ingest)} units"))
+            tell(Note(f"dashboard: {client.dashboard_link}"))
+        summary = run_tract(made, DaskEngine(client), listeners)
+        summary["report"] = write_report(made.location, settings.run)
+    return summary
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    figures = summary["overlaps"]
+    visits = summary["visits"]
+    matched = sum(v["status"] in {"matched", "reference"} for v in visits)
+    print(f"reference  {summary['reference']['visit']}")
+    print(f"visits     {matched} of {len(visits)} matched")
+    if figures["pairs"]:
+        print(
+            f"overlaps   rms of {figures['pairs']} mean differences: "
+            f"{figures['rms_before']:.4g} -> {figures['rms_after']:.4g} {summary['unit']}"
+        )
+    for visit in visits:
+        if visit["status"] not in {"matched", "reference"} or visit["gate"] == "warn":
+            print(f"look at    visit {visit['visit']}: {visit['status']}, gate {visit['gate']}")
+    for item in summary["rejected"]:
+        print(f"rejected   [{item['code']}] {item['source']}: {item['detail']}")
+    print(f"time       {sum(summary['timings'].values()):.1f} s")
+    print(f"report     {summary['report']}")

@@ -1,0 +1,49 @@
+"""The command ``bgmatch``: every command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import typer
+
+from bgmatch_dask import __version__
+from bgmatch_dask.cli import jobs, products, settings, simulated
+
+__all__ = ("app",)
+
+app = typer.Typer(
+    name="bgmatch",
+    help="Make the sky backgrounds of many visits of one tract agree.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"bgmatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Make the sky backgrounds of many visits of one tract agree.
+
+    Exit codes: 0 all done; 1 failure; 2 wrong usage or configuration; 3 done, but some inputs
+    were rejected; 130 interrupted (run the same command again to continue).
+    """
+
+
+app.command("demo")(simulated.demo)
+app.command("simulate")(simulated.simulate)
+app.command("plan")(jobs.plan)
+app.command("run")(jobs.run)
+app.command("report")(products.report)
+app.command("export")(products.export)
+app.command("info")(products.info)
+app.add_typer(settings.app, name="config")

@@ -1,0 +1,143 @@
+"""What the driver stores between the stages of units: sums, offsets, the summary."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from bgmatch_dask.background.offsets import at_superpixels
+from bgmatch_dask.background.solution import Offset, Solution
+from bgmatch_dask.background.superpixels import SuperpixelSums
+from bgmatch_dask.background.visits import Visit
+from bgmatch_dask.errors import StoreError
+from bgmatch_dask.store import Location, TractStore, open_store
+from bgmatch_dask.store.layout import create_superpixel_array
+
+__all__ = (
+    "load_offset",
+    "load_summary",
+    "save_solution",
+    "save_summary",
+    "save_visit_sums",
+)
+
+
+def save_visit_sums(store: TractStore, sums: Mapping[Visit, SuperpixelSums]) -> None:
+    """Store mean, count and variance of every visit on the tract-wide superpixel grid."""
+    group = store.group(f"superpixels/{store.spec.kind}")
+    for name in ("mean", "count", "variance"):
+        array = create_superpixel_array(group, name, "float64", np.nan, store.spec)
+        for visit, part in sums.items():
+            array[store.spec.visit_index(str(visit))] = getattr(part, name)
+
+
+def save_solution(store: TractStore, run: str, solution: Solution) -> None:
+    """Store the offsets: nodes for rendering, and maps on the superpixel grid for looking at."""
+    group = store.group(f"match/{run}")
+    maps = {
+        "offset": create_superpixel_array(group, "offset", "float64", np.nan, store.spec),
+        "offset_variance": create_superpixel_array(
+            group, "offset_variance", "float64", np.nan, store.spec
+        ),
+        "flags": create_superpixel_array(group, "flags", "uint8", 0, store.spec),
+    }
+    for visit, offset in solution.offsets.items():
+        index = store.spec.visit_index(str(visit))
+        maps["offset"][index] = at_superpixels(offset)
+        maps["offset_variance"][index] = offset.variance
+        maps["flags"][index] = offset.flags
+        store.location.write_bytes(_offset_path(run, index), _pack(offset))
+
+
+def load_offset(store: TractStore, run: str, visit: str) -> Offset:
+    """Return the offset of a visit.
+
+    Raises
+    ------
+    StoreError
+        ``offset-missing`` when the run has none: it is the reference, or nothing was solved.
+    """
+    path = _offset_path(run, store.spec.visit_index(visit))
+    # The modification tag is in the key, so that a worker never serves a solution of before.
+    tag = store.location.tag(path)
+    if tag is None:
+        raise StoreError(
+            "offset-missing",
+            f"Run {run!r} has no offset for visit {visit}",
+            where=store.location.url,
+            fix="The reference has none; run the job for the others.",
+        )
+    return _load(store.location.url, path, visit, tag)
+
+
+@lru_cache(maxsize=64)
+def _load(url: str, path: str, visit: str, tag: str) -> Offset:
+    del tag
+    store = open_store(url)
+    with np.load(io.BytesIO(store.location.read_bytes(path)), allow_pickle=False) as arrays:
+        return Offset(
+            visit=visit,
+            grid=store.spec.grid,
+            pitch=int(arrays["pitch"]),
+            nodes=arrays["nodes"],
+            variance=arrays["variance"],
+            flags=arrays["flags"],
+        )
+
+
+def _pack(offset: Offset) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        allow_pickle=False,
+        pitch=np.int64(offset.pitch),
+        nodes=offset.nodes,
+        variance=offset.variance,
+        flags=offset.flags,
+    )
+    return buffer.getvalue()
+
+
+def _offset_path(run: str, index: int) -> str:
+    return f"match/{run}/offsets/{index:06d}.npz"
+
+
+def save_summary(location: Location, run: str, summary: Mapping[str, Any]) -> None:
+    """Store the summary of a finished run; numbers that are not finite become null."""
+    location.write_json(f"runs/{run}/summary.json", _plain(summary))
+
+
+def load_summary(location: Location, run: str) -> dict[str, Any]:
+    """Return the summary of a finished run.
+
+    Raises
+    ------
+    StoreError
+        ``run-missing`` when there is none.
+    """
+    try:
+        summary: dict[str, Any] = location.read_json(f"runs/{run}/summary.json")
+    except StoreError as error:
+        raise StoreError(
+            "run-missing",
+            f"The store has no finished run {run!r}",
+            where=location.url,
+            fix="Run the job again; it continues where it stopped.",
+        ) from error
+    return summary
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
