@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgmatch_dask.errors import ConfigError, InputError
+from bgmatch_dask.numerics.partial_order import partially_ordered_quartiles
 
 __all__ = ("IQR_TO_SIGMA", "Property", "Statistics", "StatisticsControl", "measure_statistics")
 
@@ -158,8 +159,8 @@ def measure_statistics(
         Selection, clipping, weights and errors; defaults when None.
     upstream
         Reproduce faults of afw: the 32-bit overflow in errors of the variance, no error of the
-        clipped variance, extremes that start from the offset of the sums, NaN passed over in
-        order statistics when ``nan_safe`` is off.
+        clipped variance, extremes that start from the offset of the sums, quantiles of NaN in
+        whatever order a partial sort leaves them when ``nan_safe`` is off.
 
     Returns
     -------
@@ -332,6 +333,14 @@ def _quantile(ranked: _Real, fraction: float, whole_numbers: bool) -> float:
     return float((k + 1 - position) * ranked[k] + (position - k) * following)
 
 
+def _quartiles(pixels: _Pixels, upstream: bool) -> tuple[float, float, float]:
+    if upstream and pixels.ranked.size > 1 and np.isnan(pixels.ranked).any():
+        return partially_ordered_quartiles(pixels.ranked)
+    ranked, whole = np.sort(pixels.ranked), pixels.whole_numbers
+    lower, median, upper = (_quantile(ranked, fraction, whole) for fraction in (0.25, 0.5, 0.75))
+    return lower, median, upper
+
+
 def _variance_of_variance(n: int, variance: float, upstream: bool) -> float:
     square = np.float64(n) * n
     if upstream:
@@ -345,12 +354,7 @@ def _root(value: float) -> float:
 
 
 def _summarise(pixels: _Pixels, control: StatisticsControl, upstream: bool) -> Statistics:
-    ranked = np.sort(pixels.ranked)
-    if upstream:
-        ranked = ranked[~np.isnan(ranked)]
-    lower, median, upper = (
-        _quantile(ranked, fraction, pixels.whole_numbers) for fraction in (0.25, 0.5, 0.75)
-    )
+    lower, median, upper = _quartiles(pixels, upstream)
     x, w = pixels.values, pixels.weights
     pivot = float((x if w is None else w * x).sum() / x.size) if x.size else 0.0
     plain = _moments(pixels, None, pivot, control.error)
