@@ -54,7 +54,7 @@ class ChebyshevControl:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ChebyshevFit:
     """A fitted polynomial on a box, and how well the cells determined it."""
 

@@ -66,7 +66,7 @@ class BackgroundControl:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class GriddedBackground:
     """Values of the cells of a box, and how to draw them. Arrays have the shape ``(ny, nx)``."""
 
@@ -242,14 +242,12 @@ def measure_background(
     values, errors = measure_cells(
         image, mask, variance, cells, control.statistic, control.statistics, upstream=upstream
     )
-    plane = errors if upstream else errors**2
-    return GriddedBackground(
-        box,
-        control,
-        values.astype(np.float32),
-        plane.astype(np.float32),
-        np.zeros(values.shape, np.int32),
-    )
+    # What float32 cannot hold becomes infinite: a cell without weight, not a reason to warn.
+    with np.errstate(over="ignore"):
+        value_plane = values.astype(np.float32)
+        variance_plane = (errors if upstream else errors**2).astype(np.float32)
+    mask_plane = np.zeros(values.shape, np.int32)
+    return GriddedBackground(box, control, value_plane, variance_plane, mask_plane)
 
 
 def background_from_values(

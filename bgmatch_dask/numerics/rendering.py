@@ -49,7 +49,7 @@ class UndersampleStyle(IntEnum):
     """Not supported upstream either: raises like `THROW_EXCEPTION`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rendered:
     """An image and the styles it was drawn with."""
 

@@ -216,6 +216,15 @@ def test_errors(image):
         background_from_values(Box(0, 0, 4, 31), np.zeros((5, 5)))
 
 
+def test_variances_beyond_float32_are_infinite():
+    rng = np.random.default_rng(0)
+    pixels = (1e25 * rng.normal(size=(20, 20))).astype(np.float32)
+    background = measure_background(pixels, BackgroundControl(2, 2))
+    assert np.isinf(background.variance).all()
+    with pytest.raises(MatchError, match="chebyshev-no-cells"):
+        background.approximate(ChebyshevControl(0))
+
+
 def test_a_list_is_the_sum(image):
     first = measure_background(image, BackgroundControl(5, 5))
     second = background_from_values(first.box, np.full((2, 2), 3.0))
