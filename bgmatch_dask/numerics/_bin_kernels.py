@@ -160,8 +160,18 @@ def _select(values: _Floats, n: int, k: int) -> None:
 
 
 @nb.njit(cache=True, nogil=True)
+def _all_equal(values: _Floats, n: int) -> bool:
+    i = 1
+    while i < n and values[i] == values[0]:
+        i += 1
+    return i >= n
+
+
+@nb.njit(cache=True, nogil=True)
 def _interpolate(values: _Floats, n: int, k: int, weight: float) -> float:
     """Interpolate order statistics ``k`` and ``k + 1`` of the first ``n`` values."""
+    if _all_equal(values, n):
+        return float(values[0])
     _select(values, n, k)
     following = values[min(k + 1, n - 1)]
     for i in range(k + 2, n):
