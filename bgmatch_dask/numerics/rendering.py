@@ -26,8 +26,6 @@ from bgmatch_dask.numerics.splines import (
     LINEAR,
     WORK_ROWS,
     constant_pieces,
-    evaluate_constant,
-    evaluate_spline,
     expansion,
     noise_floor,
     spline_coefficients,
@@ -36,6 +34,7 @@ from bgmatch_dask.numerics.splines import (
 __all__ = ("Rendered", "UndersampleStyle", "choose_style", "render_nodes")
 
 _Floats = NDArray[np.float64]
+_Line = NDArray[np.float64] | NDArray[np.float32]
 
 
 class UndersampleStyle(IntEnum):
@@ -151,6 +150,8 @@ def render_nodes(
     _check_nodes(x, y, grid)
     used = choose_style((len(y), len(x)), style, undersample)
     image = _output(box, out)
+    if box.empty:
+        return Rendered(image, box, used, undersample)
     reduce = undersample is UndersampleStyle.REDUCE_INTERP_ORDER
     needed = minimum_points(used)
     rows = np.arange(box.y0, box.y1, dtype=np.float64)
@@ -216,40 +217,10 @@ def _keep_good(nodes: _Floats, values: _Floats, x: _Floats, y: _Floats) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _draw_columns(
-    nodes: _Floats, grid: _Floats, t: _Floats, style: int, needed: int, reduce: bool,
-    upstream: bool, out: _Floats,
-) -> int:  # fmt: skip
-    """Interpolate each grid column at ``t``; return -1, or the number of nodes that is too few."""
-    size = len(nodes)
-    x, y, b, c, d = np.empty((5, size + 1))
-    work = np.empty((WORK_ROWS, size + 4))
-    line = np.empty(len(t))
-    for j in range(grid.shape[1]):
-        n = _keep_good(nodes, grid[:, j], x, y)
-        kind = _allowed(style, n, needed, reduce)
-        if kind == -2:
-            return n
-        if kind == -1:
-            line[:] = np.nan
-        elif kind == CONSTANT:
-            pieces = constant_pieces(x, y, n, upstream, b, c)
-            evaluate_constant(b, c, pieces, t, line)
-        else:
-            floor = noise_floor(x, y, n, upstream)
-            spline_coefficients(kind, x, y, n, 0, n - 1, floor, b, c, d, work)
-            evaluate_spline(x, y, n, b, c, d, t, line)
-        out[:, j] = line
-    return -1
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _cubic_run(
-    t: _Floats, knot: float, y: float, b: float, c: float, d: float, out: NDArray[np.float32]
-) -> None:
+def _cubic_run(t: _Floats, knot: float, y: float, b: float, c: float, d: float, out: _Line) -> None:
     for p in range(out.size):
         u = t[p] - knot
-        out[p] = np.float32(y + u * (b + u * (c + u * d)))
+        out[p] = y + u * (b + u * (c + u * d))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -259,9 +230,9 @@ def _first_at(t0: float, width: int, x: float) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _spline_row(
+def _spline_line(
     kind: int, x: _Floats, y: _Floats, n: int, floor: float, b: _Floats, c: _Floats, d: _Floats,
-    work: _Floats, t: _Floats, out: NDArray[np.float32],
+    work: _Floats, t: _Floats, out: _Line,
 ) -> None:  # fmt: skip
     width = t.size
     t0 = t[0]
@@ -289,15 +260,60 @@ def _spline_row(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _constant_row(
-    edges: _Floats, values: _Floats, pieces: int, t: _Floats, out: NDArray[np.float32]
-) -> None:
+def _constant_line(edges: _Floats, values: _Floats, pieces: int, t: _Floats, out: _Line) -> None:
     begin = 0
     for k in range(pieces):
         end = t.size if k == pieces - 1 else _first_at(t[0], t.size, edges[k])
         for p in range(begin, end):
-            out[p] = np.float32(values[k])
+            out[p] = values[k]
         begin = max(begin, end)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _draw_line(
+    nodes: _Floats, values: _Floats, t: _Floats, style: int, needed: int, reduce: bool,
+    upstream: bool, knots: _Floats, work: _Floats, out: _Line,
+) -> int:  # fmt: skip
+    """Interpolate at the consecutive integers ``t``; return -1, or the nodes that are too few."""
+    x, y, b, c, d = knots
+    n = _keep_good(nodes, values, x, y)
+    kind = _allowed(style, n, needed, reduce)
+    if kind == -2:
+        return n
+    if kind == -1:
+        out[:] = np.nan
+    elif kind == CONSTANT:
+        pieces = constant_pieces(x, y, n, upstream, b, c)
+        _constant_line(b, c, pieces, t, out)
+    else:
+        floor = noise_floor(x, y, n, upstream)
+        _spline_line(kind, x, y, n, floor, b, c, d, work, t, out)
+    return -1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _draw_columns(
+    nodes: _Floats, grid: _Floats, t: _Floats, style: int, needed: int, reduce: bool,
+    upstream: bool, out: _Floats,
+) -> int:  # fmt: skip
+    """Interpolate each grid column; the result has one row for each of ``t``."""
+    knots = np.empty((5, len(nodes) + 1))
+    work = np.empty((WORK_ROWS, len(nodes) + 4))
+    # Columns are turned into rows eight at a time, a full line of cache for each row.
+    lines = np.empty((8, len(t)))
+    for first in range(0, grid.shape[1], 8):
+        count = min(8, grid.shape[1] - first)
+        for j in range(count):
+            few = _draw_line(
+                nodes, grid[:, first + j], t, style, needed, reduce, upstream, knots, work,
+                lines[j],
+            )  # fmt: skip
+            if few >= 0:
+                return few
+        for i in range(len(t)):
+            for j in range(count):
+                out[i, first + j] = lines[j, i]
+    return -1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -305,23 +321,11 @@ def _draw_rows(
     nodes: _Floats, between: _Floats, t: _Floats, style: int, needed: int, reduce: bool,
     upstream: bool, out: NDArray[np.float32],
 ) -> int:  # fmt: skip
-    """Interpolate each row of ``between`` at the consecutive integers ``t``; return as above."""
-    size = len(nodes)
-    x, y, b, c, d = np.empty((5, size + 1))
-    work = np.empty((WORK_ROWS, size + 4))
-    if out.size == 0:
-        return -1
+    """Interpolate each row of ``between``; each row of ``out`` is written once."""
+    knots = np.empty((5, len(nodes) + 1))
+    work = np.empty((WORK_ROWS, len(nodes) + 4))
     for i in range(between.shape[0]):
-        n = _keep_good(nodes, between[i], x, y)
-        kind = _allowed(style, n, needed, reduce)
-        if kind == -2:
-            return n
-        if kind == -1:
-            out[i, :] = np.float32(np.nan)
-        elif kind == CONSTANT:
-            pieces = constant_pieces(x, y, n, upstream, b, c)
-            _constant_row(b, c, pieces, t, out[i])
-        else:
-            floor = noise_floor(x, y, n, upstream)
-            _spline_row(kind, x, y, n, floor, b, c, d, work, t, out[i])
+        few = _draw_line(nodes, between[i], t, style, needed, reduce, upstream, knots, work, out[i])
+        if few >= 0:
+            return few
     return -1
