@@ -129,6 +129,8 @@ class MatchConfig(_Section):
     """Strength of the smoothness prior; default: chosen from the data."""
     mask_detected: bool = True
     """Leave detected sources out of the differences (needed where seeing differs)."""
+    outlier_sigma: float | None = Field(default=4.0, gt=0)
+    """Leave footprints beyond this many sigma out of a difference (trails, transients); or none."""
     hubs: int | None = Field(default=None, ge=1)
     """Largest number of hub visits; default: chosen from the coverage."""
     gate_ratio: float = Field(default=1.1, gt=0)

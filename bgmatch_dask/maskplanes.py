@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.errors import ConfigError
 
-__all__ = ("MASK_PLANES", "NO_DATA", "OTHER", "bits_of", "remap_mask")
+__all__ = ("CLIPPED", "MASK_PLANES", "NO_DATA", "OTHER", "bits_of", "remap_mask")
 
 MASK_PLANES: Mapping[str, int] = {
     "BAD": 0,
@@ -39,6 +39,7 @@ MASK_PLANES: Mapping[str, int] = {
 }
 """Name to bit number of every plane that the store keeps."""
 
+CLIPPED = 1 << MASK_PLANES["CLIPPED"]
 NO_DATA = 1 << MASK_PLANES["NO_DATA"]
 OTHER = 1 << MASK_PLANES["OTHER"]
 

@@ -180,7 +180,10 @@ def _difference_task(
         patch=patch,
         pairs=labels,
         clipping=clip,
-        digest=stage_digest(ingested.digests_of(patch), labels, clip),
+        outlier_sigma=run.plan.config.match.outlier_sigma,
+        digest=stage_digest(
+            ingested.digests_of(patch), labels, clip, run.plan.config.match.outlier_sigma
+        ),
     )
 
 

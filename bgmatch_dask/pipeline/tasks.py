@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgmatch_dask.background.offsets import render, render_variance
+from bgmatch_dask.background.outliers import outlier_footprints
 from bgmatch_dask.background.superpixels import (
     SuperpixelSums,
     from_array,
@@ -25,6 +26,7 @@ from bgmatch_dask.background.superpixels import (
 )
 from bgmatch_dask.coadd.stack import SkyWeight, Stack
 from bgmatch_dask.geometry import Box
+from bgmatch_dask.maskplanes import CLIPPED
 from bgmatch_dask.pipeline.results import load_offset
 from bgmatch_dask.store import Receipt, TractStore, open_store
 from bgmatch_dask.warps.catalogue import InputFile
@@ -153,6 +155,7 @@ class DifferenceTask:
     patch: int
     pairs: tuple[tuple[str, str], ...]
     clipping: Clipping
+    outlier_sigma: float | None
     digest: str
 
     @property
@@ -195,12 +198,19 @@ def _difference(
     store: TractStore, task: DifferenceTask, box: Box, hub: Pixels, visit: Pixels
 ) -> SuperpixelSums:
     clip = task.clipping
+    bits = clip.bad_bits
+    mask = visit[1]
+    if task.outlier_sigma is not None:
+        good = np.isfinite(hub[0]) & np.isfinite(visit[0]) & (((hub[1] | mask) & bits) == 0)
+        found = outlier_footprints(hub[0], visit[0], good, n_sigma=task.outlier_sigma)
+        mask, bits = np.where(found, mask | CLIPPED, mask), bits | CLIPPED
     return measure_difference(
         *hub,
-        *visit,
+        visit[0],
+        mask,
         box,
         store.spec.grid,
-        clip.bad_bits,
+        bits,
         n_sigma=clip.n_sigma,
         n_iter=clip.n_iter,
     )

@@ -1,0 +1,103 @@
+"""Pixels of a difference that are neither sky nor noise: trails, transients, star residuals.
+
+Clipping pixel by pixel leaves the faint wings of a trail, which are below the noise of one pixel
+but bias the mean of a superpixel by many times its error. Means of small cells find them. (LDM-151
+§5.2.2, step 3: detect artifacts on the difference and keep only their footprints.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import (
+    binary_dilation,
+    binary_propagation,
+    distance_transform_edt,
+    median_filter,
+)
+
+__all__ = ("outlier_footprints",)
+
+_CELL = 8
+_LOCAL = 9
+_MAD_TO_SIGMA = 1.482602218505602
+_FAINT = 0.5
+"""Footprints grow into cells above this share of the threshold."""
+
+Bools = NDArray[np.bool_]
+
+
+def outlier_footprints(
+    hub_image: NDArray[np.float32],
+    image: NDArray[np.float32],
+    good: Bools,
+    *,
+    n_sigma: float = 4.0,
+) -> Bools:
+    """Find the footprints of what differs between two visits on scales of 8 to 40 pixels.
+
+    The means of cells of 8² pixels are compared with the median of the 9 × 9 cells around them.
+    Cells beyond ``n_sigma`` robust standard deviations, of either sign, seed footprints that
+    grow into neighbours beyond half of that and then by one cell more.
+
+    Parameters
+    ----------
+    hub_image, image
+        float32 ``[y, x]`` of the same box.
+    good
+        Pixels that may be used in both.
+    n_sigma
+        Threshold.
+
+    Returns
+    -------
+    ndarray of bool
+        True on pixels to leave out, shape of the images.
+    """
+    mean, error = _cell_means(hub_image, image, good)
+    seen = np.isfinite(mean)
+    if np.count_nonzero(seen) < _LOCAL:
+        return np.zeros(good.shape, bool)
+    deviation = np.where(seen, mean - _surroundings(mean, seen), 0.0)
+    scaled = np.abs(deviation) / np.where(seen, error, 1.0)
+    # Sky residuals and correlated noise widen the distribution: scale it by its own width.
+    width = max(_MAD_TO_SIGMA * float(np.median(scaled[seen])), 1.0)
+    bright = scaled > n_sigma * width
+    faint = scaled > _FAINT * n_sigma * width
+    square = np.ones((3, 3), bool)
+    cells = binary_dilation(binary_propagation(bright, square, mask=faint), square)
+    return _to_pixels(cells, good.shape)
+
+
+def _cell_means(
+    hub_image: NDArray[np.float32], image: NDArray[np.float32], good: Bools
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard error of every cell, NaN where fewer than a quarter is good."""
+    difference = np.where(good, hub_image - image, 0.0).astype(np.float64)
+    count = _cell_sums(good.astype(np.float64))
+    enough = count >= _CELL**2 / 4
+    n = np.where(enough, count, np.nan)
+    mean = _cell_sums(difference) / n
+    spread = _cell_sums(difference**2) / n - mean**2
+    # One noise for all cells: that of a single cell would be inflated by what is looked for.
+    sigma = np.sqrt(np.nanmedian(spread)) if enough.any() else np.nan
+    return mean, np.where(sigma > 0, sigma, 1.0) / np.sqrt(n)
+
+
+def _cell_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    starts = [np.arange(0, length, _CELL) for length in values.shape]
+    rows = np.add.reduceat(values, starts[0], axis=0)
+    return np.add.reduceat(rows, starts[1], axis=1)
+
+
+def _surroundings(mean: NDArray[np.float64], seen: Bools) -> NDArray[np.float64]:
+    """Return the local median; a cell without data stands in with its nearest neighbour's."""
+    rows, columns = distance_transform_edt(~seen, return_distances=False, return_indices=True)
+    filled = mean[rows, columns]
+    local: NDArray[np.float64] = median_filter(filled, size=_LOCAL, mode="nearest")
+    return local
+
+
+def _to_pixels(cells: Bools, shape: tuple[int, ...]) -> Bools:
+    pixels = np.repeat(np.repeat(cells, _CELL, axis=0), _CELL, axis=1)
+    return pixels[: shape[0], : shape[1]]
