@@ -1,0 +1,224 @@
+"""The report of a run: one HTML file that needs nothing else and runs no script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from bgmatch_dask.pipeline.results import load_summary
+from bgmatch_dask.report.pictures import Picture, draw_pictures
+from bgmatch_dask.store import Location, open_store
+
+__all__ = ("render_report", "write_report")
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_MOST_REJECTED, _MOST_CANDIDATES = 200, 20
+"""Rows beyond these are counted, not listed."""
+_WORST_PAIRS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One headline figure, as text."""
+
+    name: str
+    """What it is."""
+    value: str
+    """The figure with its unit."""
+    note: str = ""
+    """What to know about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the table of visits."""
+
+    key: str
+    """Field of the summary."""
+    title: str
+    """Head of the column."""
+    numeric: bool = True
+    """Whether it is set flush right."""
+
+
+_COLUMNS = (
+    Column("visit", "visit", numeric=False),
+    Column("status", "status", numeric=False),
+    Column("sky_level", "sky"),
+    Column("sky_sigma", "sky σ"),
+    Column("offset_median", "offset"),
+    Column("coverage", "coverage"),
+    Column("n_patches", "patches"),
+    Column("measured", "measured"),
+    Column("fit_rms", "fit RMS"),
+    Column("matched_mse", "matched MSE"),
+    Column("diff_variance", "diff. variance"),
+    Column("ratio", "ratio"),
+    Column("chi2", "χ²"),
+    Column("gate", "gate", numeric=False),
+)
+
+
+def write_report(location: Location, run: str) -> str:
+    """Draw and store the report of a finished run.
+
+    Parameters
+    ----------
+    location
+        Place of the store.
+    run
+        Name of the run.
+
+    Returns
+    -------
+    str
+        Path or URL of ``runs/<run>/report.html``.
+
+    Raises
+    ------
+    StoreError
+        ``run-missing`` when the run is not finished; ``store-write`` when the store refuses.
+    """
+    summary = load_summary(location, run)
+    store = open_store(location.url)
+    pictures = draw_pictures(store, run, summary)
+    name = f"runs/{run}/report.html"
+    location.write_bytes(name, render_report(summary, pictures).encode())
+    return location.child(name)
+
+
+def render_report(summary: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
+    """Return the report as HTML.
+
+    Parameters
+    ----------
+    summary
+        Summary of the run. All of its text is escaped, wherever it came from.
+    pictures
+        Figures from `bgmatch_dask.report.pictures.draw_pictures`.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(num=_num, percent=_percent)
+    candidates = sorted(summary["reference"]["candidates"], key=_cost)
+    rejected = summary["rejected"]
+    return environment.get_template("report.html").render(
+        s=summary,
+        # The style sheet is ours; a style element must not hold escaped quotes.
+        css=_css(),
+        facts=_facts(summary),
+        attention=_attention(summary),
+        pictures=pictures,
+        worst=_worst_pairs(summary["pairs"]),
+        columns=_COLUMNS,
+        visits=_visit_rows(summary["visits"]),
+        candidates=candidates[:_MOST_CANDIDATES],
+        candidates_hidden=max(len(candidates) - _MOST_CANDIDATES, 0),
+        rejected=rejected[:_MOST_REJECTED],
+        rejected_hidden=max(len(rejected) - _MOST_REJECTED, 0),
+        config_yaml=yaml.safe_dump(summary["config"], sort_keys=False, allow_unicode=True),
+    )
+
+
+def _css() -> Markup:
+    return Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))  # noqa: S704
+
+
+def _facts(summary: Mapping[str, Any]) -> list[Fact]:
+    visits, overlaps = summary["visits"], summary["overlaps"]
+    matched = sum(v["status"] in {"matched", "reference"} for v in visits)
+    warned = sum(v.get("gate") == "warn" for v in visits)
+    patches = summary["plan"]["patches"]
+    before, after = overlaps["rms_before"], overlaps["rms_after"]
+    gain = f", {before / after:.3g} × smaller" if before and after else ""
+    seconds = sum(float(value or 0.0) for value in summary["timings"].values())
+    return [
+        Fact("Tract", str(summary["tract"]), f"{patches['nx']} × {patches['ny']} patches"),
+        Fact("Band", str(summary["band"]) or "–", f"images in {summary['unit']}"),
+        Fact("Reference visit", str(summary["reference"]["visit"])),
+        Fact("Visits matched", f"{matched} of {len(visits)}", "the reference is one of them"),
+        Fact(
+            "Rms of overlap differences",
+            f"{_num(before, 3)} → {_num(after, 3)} {summary['unit']}",
+            f"{overlaps['pairs']} pairs of visits{gain}",
+        ),
+        Fact("Gate", f"{warned} warned", f"of {len(visits)} visits"),
+        Fact("Inputs rejected", str(len(summary["rejected"]))),
+        Fact("Wall time", f"{seconds:.3g} s", f"{summary['plan']['units']} units (visit, patch)"),
+    ]
+
+
+def _attention(summary: Mapping[str, Any]) -> list[str]:
+    limits = summary["config"].get("match", {})
+    lines = [
+        f"Visit {row['visit']}: {'; '.join(_reasons(row, limits))}."
+        for row in summary["visits"]
+        if row["status"] in {"disconnected", "dropped"} or row.get("gate") == "warn"
+    ]
+    if summary["rejected"]:
+        lines.append(f"{len(summary['rejected'])} input(s) were rejected; see below.")
+    return lines
+
+
+def _reasons(row: Mapping[str, Any], limits: Mapping[str, Any]) -> list[str]:
+    """Say why a visit needs a look; reasons that are not known here are shown as they are."""
+    sentences = {
+        "disconnected": "no chain of overlaps ties it to the reference, so it was left out of "
+        "the matched coadd",
+        "ratio": f"matched MSE / difference variance is {_num(row.get('ratio'))}, the limit is "
+        f"{_num(limits.get('gate_ratio'))} (match.gate_ratio)",
+        "rms": f"fit RMS is {_num(row.get('fit_rms'))}, the limit is "
+        f"{_num(limits.get('gate_rms'))} (match.gate_rms)",
+    }
+    reasons = [str(reason) for reason in row.get("reasons") or ()]
+    if row["status"] in {"disconnected", "dropped"} and row["status"] not in reasons:
+        reasons.insert(0, str(row["status"]))
+    return [sentences.get(reason, reason) for reason in reasons] or ["its match is doubtful"]
+
+
+def _visit_rows(visits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for visit in visits:
+        cells = {column.key: visit.get(column.key) for column in _COLUMNS}
+        for share in ("coverage", "measured"):
+            cells[share] = _percent(cells[share])
+        usual = visit["status"] in {"matched", "reference"} and visit.get("gate") != "warn"
+        rows.append({"cells": cells, "flagged": not usual})
+    return rows
+
+
+def _worst_pairs(pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    known = [pair for pair in pairs if isinstance(pair.get("after"), int | float)]
+    return sorted(known, key=lambda pair: -abs(pair["after"]))[:_WORST_PAIRS]
+
+
+def _cost(candidate: Mapping[str, Any]) -> float:
+    cost = candidate.get("cost")
+    return float(cost) if isinstance(cost, int | float) else math.inf
+
+
+def _num(value: object, digits: int = 4) -> str:
+    """Return a number for people; text stays text (the template escapes it)."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.{digits}g}".replace("-", "−")
+    return str(value)
+
+
+def _percent(value: object) -> str:
+    if isinstance(value, int | float) and math.isfinite(value):
+        return f"{100.0 * value:.1f} %"
+    return "–"

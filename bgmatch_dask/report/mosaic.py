@@ -1,0 +1,122 @@
+"""Small pictures of a whole tract: block means of a coadd, read one patch at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgmatch_dask.geometry import Box, SuperpixelGrid, TractGeometry
+from bgmatch_dask.store import TractStore
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
+
+__all__ = ("MAX_PIXELS", "Mosaic", "bin_mosaic", "binned_wcs")
+
+MAX_PIXELS = 1000
+"""Pixels on the long side of a mosaic."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mosaic:
+    """Block means of one plane over the whole tract."""
+
+    values: NDArray[np.float64]
+    """Mean of the pixels of each block that hold data, shape (ny, nx); NaN where none does."""
+    step: int
+    """Tract pixels on the side of a block."""
+    geometry: TractGeometry
+    """The tract; the first block starts at the first pixel of its box."""
+
+    @property
+    def wcs(self) -> WCS:
+        """The celestial WCS of the blocks."""
+        return binned_wcs(self.geometry, self.step)
+
+
+def bin_mosaic(store: TractStore, path: str, max_pixels: int = MAX_PIXELS) -> Mosaic:
+    """Average a (patch, y, x) array in square blocks over the tract.
+
+    Every tract pixel is counted once (inner boxes), also in a block that straddles patches. The
+    planes are read one patch after the other, so memory is that of one patch and the mosaic.
+
+    Parameters
+    ----------
+    store
+        The open store.
+    path
+        Path of the array, e.g. ``coadd/main_matched/image``.
+    max_pixels
+        Largest number of blocks on the long side.
+
+    Returns
+    -------
+    Mosaic
+        In the unit of the array. Pixels that are not finite hold no data; of integer arrays
+        (nImage) zeros hold none.
+
+    Raises
+    ------
+    StoreError
+        ``array-missing`` when there is no such array.
+    """
+    geometry = store.spec.geometry
+    patches = geometry.patches
+    array = store.array(path)
+    step = -(-max(patches.tract_box.shape) // max_pixels)
+    grid = SuperpixelGrid(patches.tract_box, step, step)
+    total, count = np.zeros(grid.shape), np.zeros(grid.shape)
+    for patch in range(patches.n_patches):
+        inner = patches.inner_box(patch)
+        ys, xs = inner.slices_in(patches.plane_box(patch))
+        part_total, part_count = _block_sums(np.asarray(array[patch, ys, xs]), grid, inner)
+        window = grid.window(inner).slices
+        total[window] += part_total
+        count[window] += part_count
+    values = np.full(grid.shape, np.nan)
+    np.divide(total, count, out=values, where=count > 0)
+    return Mosaic(values, step, geometry)
+
+
+def _block_sums(
+    plane: NDArray[Any], grid: SuperpixelGrid, box: Box
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    window = grid.window(box)
+    good = np.isfinite(plane) if np.issubdtype(plane.dtype, np.floating) else plane != 0
+    values = np.where(good, plane, 0).astype(np.float64)
+    y, x = window.y_edges[:-1], window.x_edges[:-1]
+    total, count = (
+        np.add.reduceat(np.add.reduceat(part, y, axis=0), x, axis=1)
+        for part in (values, good.astype(np.float64))
+    )
+    return total, count
+
+
+def binned_wcs(geometry: TractGeometry, step: int) -> WCS:
+    """Return the celestial WCS of square blocks that start at the first pixel of the tract.
+
+    Parameters
+    ----------
+    geometry
+        The tract.
+    step
+        Tract pixels on the side of a block.
+
+    Returns
+    -------
+    WCS
+        Integers at the centres of blocks. An edge at FITS pixel ``p`` lies at
+        ``(p − 0.5) / step + 0.5``, which leaves the edges of the first block in place.
+    """
+    wcs = geometry.wcs(geometry.patches.tract_box)
+    wcs.wcs.crpix = (wcs.wcs.crpix - 0.5) / step + 0.5
+    if wcs.wcs.has_cd():
+        wcs.wcs.cd = wcs.wcs.cd * step
+    else:
+        wcs.wcs.cdelt = wcs.wcs.cdelt * step
+    # The shape belongs to the tract's pixels; nobody may take it for that of the blocks.
+    wcs.pixel_shape = None
+    return wcs
