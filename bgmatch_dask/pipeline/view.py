@@ -1,0 +1,230 @@
+"""A tract as one lazy xarray dataset; matched warps are computed block by block when read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from astropy.io.fits import Header
+from numpy.typing import NDArray
+
+from bgmatch_dask.background.offsets import render, render_variance
+from bgmatch_dask.coadd.layout import COADD_PLANES
+from bgmatch_dask.errors import StoreError
+from bgmatch_dask.geometry import Box
+from bgmatch_dask.pipeline.results import load_offset, load_summary
+from bgmatch_dask.store import Location, TractSpec, TractStore, open_store
+from bgmatch_dask.store.layout import PLANES
+
+__all__ = ("MatchedWarps", "open_tract")
+
+Variable = tuple[tuple[str, ...], da.Array, dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedWarps:
+    """The matched warps of a run, computed when they are read. Small and picklable."""
+
+    url: str
+    """Absolute URL of the store."""
+    run: str
+    """Name of the run."""
+    reference: str
+    """Visit whose offset is zero by definition."""
+    tag: str
+    """What tells this solution from another one of the same run."""
+
+    @classmethod
+    def of(cls, location: Location, run: str) -> MatchedWarps:
+        """Return the matched warps of a finished run.
+
+        Raises
+        ------
+        StoreError
+            ``run-missing`` when the run is not finished.
+        """
+        reference = str(load_summary(location, run)["reference"]["visit"])
+        tag = location.tag(f"runs/{run}/summary.json") or ""
+        return cls(location.url, run, reference, tag)
+
+    def read(
+        self, plane: Literal["image", "variance"], visit: int, patch: int, box: Box
+    ) -> NDArray[np.float32]:
+        """Return image + offset, or variance + variance of the offset.
+
+        Parameters
+        ----------
+        plane
+            Which of the two.
+        visit, patch
+            Places on the visit and patch axes.
+        box
+            Tract pixels, inside the plane box of the patch.
+
+        Returns
+        -------
+        ndarray of float32
+            Shape of ``box``; the same bytes as a matched warp that the run writes. NaN where
+            there is no data, and for a visit that the run does not know.
+        """
+        store = open_store(self.url)
+        label = store.spec.visits[visit]
+        values: NDArray[np.float32] = store.read(plane, visit, patch, box)
+        if label == self.reference:
+            return values
+        try:
+            offset = load_offset(store, self.run, label)
+        except StoreError as error:
+            if error.code != "offset-missing":
+                raise
+            return np.full(box.shape, np.nan, np.float32)
+        return values + (render if plane == "image" else render_variance)(offset, box)
+
+
+def open_tract(url: str, run: str = "main") -> xr.Dataset:
+    """Open a tract store as a lazy dataset with one dask block per warp.
+
+    Parameters
+    ----------
+    url
+        Path or URL of the store.
+    run
+        Name of the run whose offsets, matched warps and coadds are shown.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``image``, ``variance``, ``mask`` (visit, patch, y, x) always. When the run is finished:
+        ``matched``, ``matched_variance`` (the same axes, nothing stored), ``offset``,
+        ``offset_variance``, ``flags`` (visit, sy, sx), and ``coadd``, ``coadd_variance``,
+        ``coadd_mask``, ``nimage`` and the same with ``unmatched_`` (patch, y, x) where the run
+        made them. Pixel ``[y, x]`` of a patch is the tract pixel
+        ``(patch_x0 + x, patch_y0 + y)``; ``sx``, ``sy`` are superpixel centres in tract pixels.
+        ``attrs`` holds tract, band, unit, the WCS cards of the tract in a form that
+        ``astropy.wcs.WCS(ds.attrs["wcs"])`` reads, and the patch grid as JSON (``geometry``).
+
+    Raises
+    ------
+    StoreError
+        ``store-missing``, ``store-incomplete`` or ``store-schema``.
+    """
+    store = TractStore(Location.of(url))
+    spec = store.spec
+    finished = store.location.exists(f"runs/{run}/summary.json")
+    variables = _direct(store)
+    if finished:
+        variables |= _matched(store, run) | _offsets(store, run) | _coadds(store, run)
+    attrs = {
+        "tract": spec.geometry.tract,
+        "band": spec.geometry.band,
+        "unit": spec.unit,
+        "wcs": Header(list(spec.geometry.wcs_cards)).tostring(),
+        "geometry": json.dumps(asdict(spec.geometry.patches)),
+        "bin_size": spec.bin_size,
+        "run": run,
+        "run_finished": int(finished),
+    }
+    return xr.Dataset(variables, _coordinates(spec), attrs)
+
+
+def _coordinates(spec: TractSpec) -> dict[str, Any]:
+    patches, grid = spec.geometry.patches, spec.grid
+    boxes = [patches.plane_box(p) for p in range(patches.n_patches)]
+    return {
+        "visit": np.asarray(spec.visits, dtype=str),
+        "patch": np.arange(patches.n_patches),
+        "patch_x0": ("patch", np.array([box.x0 for box in boxes])),
+        "patch_y0": ("patch", np.array([box.y0 for box in boxes])),
+        "sy": grid.y_centres,
+        "sx": grid.x_centres,
+    }
+
+
+def _direct(store: TractStore) -> dict[str, Variable]:
+    kind = store.spec.kind
+    return {name: _stored(store, f"{kind}/{name}", _unit(store, name)) for name in PLANES}
+
+
+def _offsets(store: TractStore, run: str) -> dict[str, Variable]:
+    names = {"offset": "image", "offset_variance": "variance", "flags": "mask"}
+    return {
+        name: _stored(store, f"match/{run}/{name}", _unit(store, plane))
+        for name, plane in names.items()
+        if _has(store, f"match/{run}/{name}")
+    }
+
+
+def _coadds(store: TractStore, run: str) -> dict[str, Variable]:
+    out = {}
+    for kind, prefix in (("matched", ""), ("unmatched", "unmatched_")):
+        for plane in COADD_PLANES:
+            path = f"coadd/{run}_{kind}/{plane}"
+            name = {"image": "coadd", "nimage": "nimage"}.get(plane, f"coadd_{plane}")
+            if _has(store, path):
+                out[prefix + name] = _stored(store, path, _unit(store, plane))
+    return out
+
+
+def _matched(store: TractStore, run: str) -> dict[str, Variable]:
+    warps = MatchedWarps.of(store.location, run)
+    out: dict[str, Variable] = {}
+    for name, plane in (("matched", "image"), ("matched_variance", "variance")):
+        array = store.array(f"{store.spec.kind}/{plane}")
+        block = _blocks(_matched_block, array.shape, 2, array.dtype, warps=warps, plane=plane)
+        out[name] = (("visit", "patch", "y", "x"), block, _unit(store, plane))
+    return out
+
+
+def _stored(store: TractStore, path: str, attrs: dict[str, str]) -> Variable:
+    array = store.array(path)
+    names = tuple(str(name) for name in getattr(array.metadata, "dimension_names", None) or ())
+    leading = len(names) - 2
+    url = store.location.url
+    return names, _blocks(_read_block, array.shape, leading, array.dtype, url=url, path=path), attrs
+
+
+def _blocks(
+    function: Callable[..., NDArray[Any]],
+    shape: tuple[int, ...],
+    leading: int,
+    dtype: np.dtype[Any],
+    **options: object,
+) -> da.Array:
+    """Return a lazy array with one block per index of the leading axes: one warp or plane."""
+    chunks = tuple((1,) * n for n in shape[:leading]) + tuple((n,) for n in shape[leading:])
+    meta = np.empty((0,) * len(shape), dtype)
+    blocks: da.Array = da.map_blocks(function, chunks=chunks, dtype=dtype, meta=meta, **options)
+    return blocks
+
+
+def _read_block(*, url: str, path: str, block_id: tuple[int, ...]) -> NDArray[Any]:
+    array = open_store(url).array(path)
+    # The last two axes are in one block, so that their block numbers are zero.
+    plane = np.asarray(array[block_id[:-2]])
+    return plane.reshape((1,) * (len(block_id) - 2) + plane.shape)
+
+
+def _matched_block(
+    *, warps: MatchedWarps, plane: Literal["image", "variance"], block_id: tuple[int, ...]
+) -> NDArray[np.float32]:
+    visit, patch = block_id[:2]
+    box = open_store(warps.url).spec.geometry.patches.plane_box(patch)
+    return warps.read(plane, visit, patch, box)[np.newaxis, np.newaxis]
+
+
+def _unit(store: TractStore, plane: str) -> dict[str, str]:
+    units: Mapping[str, str] = {"image": store.spec.unit, "variance": f"{store.spec.unit}**2"}
+    return {"units": units[plane]} if plane in units else {}
+
+
+def _has(store: TractStore, path: str) -> bool:
+    try:
+        store.array(path)
+    except StoreError:
+        return False
+    return True
