@@ -38,6 +38,7 @@ _FIRST_RIDGE = 10.0
 _BOUNDS = (1e-5, 1e7)
 _POOL = 4.0  # Parameters' worth of the common strength in every visit's own.
 _NOISE_FREE = 1e-20
+_REFINEMENTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,11 @@ def tune(
     chooses = config.smoothing is None or (config.slope_prior is None and not anchored.all())
     tuned = _step(system, observations, strengths, robust)
     for _ in range(config.n_strength if chooses else config.n_robust):
+        if tuned.noise == 0.0:
+            break
         residual = observations.value - system.predict(tuned.theta)
         robust = huber_weights(residual, np.sqrt(observations.variance), config.huber)
-        if chooses and tuned.noise > 0.0:
+        if chooses:
             strengths = _next_strengths(tuned, config)
         tuned = _step(system, observations, strengths, robust)
     return tuned
@@ -111,7 +114,7 @@ def _step(
 ) -> Tuned:
     weights = observations.weight * robust
     solver = solve_directly(system, weights, strengths)
-    theta = solver.solve(system.right_side(weights * observations.value))
+    theta = _refined(solver, weights, strengths, weights * observations.value)
     inverse = solver.inverse()
     bound = strengths.smoothing * inverse.traces()
     bound += (strengths.ridge[:, np.newaxis] * inverse.slope_diagonal()).sum(axis=1)
@@ -123,6 +126,20 @@ def _step(
     known = squares > _NOISE_FREE * float((weights * observations.value**2).sum()) and left >= 1.0
     noise = squares / left if known else 0.0
     return Tuned(strengths, robust, theta, solver, inverse, noise, freedom)
+
+
+def _refined(solver: DirectSolver, weights: Array, strengths: Strengths, weighted: Array) -> Theta:
+    """Solve with iterative refinement: long chains would otherwise lose half the digits."""
+    system = solver.system
+    right = system.right_side(weighted)
+    between = system.node_penalty(strengths)
+    theta = solver.solve(right)
+    for _ in range(_REFINEMENTS):
+        product = system.multiply(theta, weights, strengths, between)
+        rest = Theta(right.nodes - product.nodes, right.slopes - product.slopes)
+        step = solver.solve(rest)
+        theta = Theta(theta.nodes + step.nodes, theta.slopes + step.slopes)
+    return theta
 
 
 def _next_strengths(tuned: Tuned, config: SolveConfig) -> Strengths:

@@ -8,7 +8,7 @@ gradients continue on the wanted nodes, with the direct solution as precondition
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ _TOLERANCE = 1e-11
 _MAX_ITERATIONS = 400
 _FINE_ROBUST = 2
 _MAX_PITCH = 64
+_ROUNDING = 1e-12  # Below this share of the largest difference there is no signal.
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +98,14 @@ def fit_surfaces(
         Node values and figures.
     """
     wanted = config.node_pitch if config.node_pitch is not None else 1
-    layouts = (lay_out(coverage, grid, p) for p in range(wanted, max(_MAX_PITCH, wanted) + 1))
-    coarse = next((each for each in layouts if each.work <= config.work_limit), None)
-    if coarse is None:
-        coarse = lay_out(coverage, grid, max(_MAX_PITCH, wanted))
+    coarse = _affordable(coverage, grid, wanted, config.work_limit)
+    # Constants cost nothing in the prior. Taken out first, they cannot lose digits in a long
+    # chain, nor can levels of thousands drown surfaces of a few counts.
+    levels = _levels(observations, len(coverage))
+    constant = _between(levels, observations)
+    rest = observations.value - constant
+    rest[np.abs(rest) < _ROUNDING * np.abs(observations.value).max(initial=0.0)] = 0.0
+    observations = replace(observations, value=rest)
     tuned = tune(build_system(observations, coarse), observations, anchored, config)
     if coarse.pitch == wanted:
         system, theta, robust, iterations = tuned.solver.system, tuned.theta, tuned.robust, 0
@@ -113,11 +118,11 @@ def fit_surfaces(
         pitch=wanted,
         windows=windows,
         nodes=tuple(
-            theta.nodes[starts[v] : starts[v + 1]].reshape(w.ny, w.nx)
+            levels[v] + theta.nodes[starts[v] : starts[v + 1]].reshape(w.ny, w.nx)
             for v, w in enumerate(windows)
         ),
         variance=tuple(_variance(tuned, v, plane) for v, plane in enumerate(coverage)),
-        prediction=system.predict(theta),
+        prediction=constant + system.predict(theta),
         robust=robust,
         noise=tuned.noise,
         smoothing=tuned.strengths.smoothing,
@@ -126,6 +131,46 @@ def fit_surfaces(
         leverage=_leverage(tuned, observations),
         iterations=iterations,
     )
+
+
+def _levels(observations: Observations, n_visits: int) -> Array:
+    """Return the least-squares solution with one constant per unknown visit."""
+    matrix = np.zeros((n_visits, n_visits))
+    ends = (observations.visit, observations.hub)
+    for end, other in (ends, ends[::-1]):
+        np.add.at(matrix, (end[end >= 0], end[end >= 0]), observations.weight[end >= 0])
+        both = (end >= 0) & (other >= 0)
+        np.add.at(matrix, (end[both], other[both]), -observations.weight[both])
+    levels = np.zeros(n_visits)
+    for _ in range(2):
+        weighted = observations.weight * (observations.value - _between(levels, observations))
+        right = np.zeros(n_visits)
+        for end, sign in zip(ends, (1.0, -1.0), strict=True):
+            np.add.at(right, end[end >= 0], sign * weighted[end >= 0])
+        levels = levels + np.linalg.solve(matrix, right)
+    return levels
+
+
+def _between(levels: Array, observations: Observations) -> Array:
+    """Return visit − hub of one value per unknown visit, gauges being zero."""
+    known = np.append(levels, 0.0)
+    # Index −1, a gauge, is the zero at the end.
+    out: Array = known[observations.visit] - known[observations.hub]
+    return out
+
+
+def _affordable(
+    coverage: Sequence[NDArray[np.bool_]], grid: SuperpixelGrid, wanted: int, limit: float
+) -> NodeLayout:
+    """Return the finest nodes whose direct solution is affordable, or the cheapest ones."""
+    best = lay_out(coverage, grid, wanted)
+    pitch = wanted
+    while best.work > limit and pitch < _MAX_PITCH:
+        pitch += 1 + pitch // 4
+        other = lay_out(coverage, grid, pitch)
+        # Visits of a few superpixels do not get cheaper: their guard nodes stay.
+        best = other if other.work < best.work else best
+    return best
 
 
 def _variance(tuned: Tuned, visit: int, plane: NDArray[np.bool_]) -> Array:
