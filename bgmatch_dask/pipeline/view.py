@@ -14,6 +14,7 @@ from astropy.io.fits import Header
 from numpy.typing import NDArray
 
 from bgmatch_dask.background.offsets import render, render_variance
+from bgmatch_dask.background.solution import Offset
 from bgmatch_dask.coadd.layout import COADD_PLANES
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import Box
@@ -77,13 +78,22 @@ class MatchedWarps:
         values: NDArray[np.float32] = store.read(plane, visit, patch, box)
         if label == self.reference:
             return values
+        offset = self._offset(label)
+        if offset is None:
+            return np.full(box.shape, np.nan, np.float32)
+        return values + (render if plane == "image" else render_variance)(offset, box)
+
+    def knows(self, visit: str) -> bool:
+        """Whether the run has the reference's or another offset for a visit."""
+        return visit == self.reference or self._offset(visit) is not None
+
+    def _offset(self, visit: str) -> Offset | None:
         try:
-            offset = load_offset(store, self.run, label)
+            return load_offset(open_store(self.url), self.run, visit)
         except StoreError as error:
             if error.code != "offset-missing":
                 raise
-            return np.full(box.shape, np.nan, np.float32)
-        return values + (render if plane == "image" else render_variance)(offset, box)
+            return None
 
 
 def open_tract(url: str, run: str = "main") -> xr.Dataset:

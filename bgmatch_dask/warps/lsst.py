@@ -281,10 +281,12 @@ def write_lsst_warp(
     warp: Warp,
     wcs_cards: Sequence[tuple[str, str | float | int]],
     *,
-    visit: int | str,
+    visit: int | str | None,
     tract: int | str,
     patch: int | str,
     band: str,
+    bunit: str = "nJy",
+    cards: Sequence[tuple[str, str | float | int]] = (),
 ) -> None:
     """Write a warp without loss; the same arguments give the same bytes.
 
@@ -293,18 +295,23 @@ def write_lsst_warp(
     path
         File to write; it appears whole or not at all.
     warp
-        Planes in nJy and in the mask planes of the store.
+        Planes in ``bunit`` and in the mask planes of the store.
     wcs_cards
         Celestial WCS in tract pixels, as in `LsstHeader`; a FITS card holds 20 characters.
     visit, tract, patch, band
-        Labels of the unit, written as ``LSST BUTLER DATAID`` cards.
+        Labels of the unit, written as ``LSST BUTLER DATAID`` cards; a coadd has no visit.
+    bunit
+        Unit of the image.
+    cards
+        More cards for the primary header.
     """
     ids = {"VISIT": visit, "TRACT": tract, "PATCH": patch, "BAND": band}
     hdus = fits.HDUList([_primary(ids)])
+    hdus[0].header.update(cards)
     image = fits.Header(_local_wcs(wcs_cards, warp.box))
-    image["BUNIT"] = "nJy"
+    image["BUNIT"] = bunit
     variance = image.copy()
-    variance["BUNIT"] = "nJy**2"
+    variance["BUNIT"] = f"{bunit}**2"
     mask = fits.Header(_local_wcs(wcs_cards, warp.box))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", fits.verify.VerifyWarning)
@@ -318,14 +325,15 @@ def write_lsst_warp(
     _write_whole(hdus, Path(path))
 
 
-def _primary(ids: Mapping[str, int | str]) -> fits.PrimaryHDU:
+def _primary(ids: Mapping[str, int | str | None]) -> fits.PrimaryHDU:
     hdu = fits.PrimaryHDU()
     visit = ids["VISIT"]
     hdu.header["FILTER"] = (str(ids["BAND"]), "band of the warp")
-    if isinstance(visit, int) or visit.isdecimal():
+    if isinstance(visit, int) or (visit is not None and visit.isdecimal()):
         hdu.header["EXPID"] = (int(visit), "visit of the warp")
     for name, value in ids.items():
-        hdu.header[f"HIERARCH {_DATAID} {name}"] = value
+        if value is not None:
+            hdu.header[f"HIERARCH {_DATAID} {name}"] = value
     return hdu
 
 
