@@ -1,0 +1,65 @@
+"""Fixtures shared by all tests: a small simulated tract, and clusters of real processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from bgmatch_dask.config import RunConfig
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``warps/`` of 5 visits on 2 x 2 patches, and their truth."""
+    from bgmatch_dask.warps.simulation import SimulationConfig, simulate_tract
+
+    folder = tmp_path_factory.mktemp("simulated")
+    simulate_tract(folder, SimulationConfig(visits=5, patches=(2, 2), patch_size=256, border=32))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Client]:
+    """A client of a local cluster of two worker processes."""
+    from bgmatch_dask.config import ClusterConfig
+    from bgmatch_dask.service.cluster import connect
+
+    with connect(ClusterConfig(workers=2)) as client:
+        yield client
+
+
+@pytest.fixture
+def job(simulated: Path, tmp_path: Path) -> RunConfig:
+    """A job on the simulated tract with a store of its own."""
+    return make_job(simulated / "warps", tmp_path / "tract.zarr")
+
+
+def make_job(inputs: Path, store: Path, *overrides: str, profile: str = "lsst") -> RunConfig:
+    """Return the configuration of a job on a folder."""
+    from bgmatch_dask.config import load_config
+
+    values = {
+        "inputs": {"paths": [str(inputs)], "profile": profile},
+        "store": {"url": str(store)},
+        "background": {"bin_size": 64},
+    }
+    return load_config(values=values, overrides=overrides)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images beside the repository; tests that need it are skipped without."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("there are no real images beside the repository")
+    return SHARED / "data"
