@@ -82,7 +82,7 @@ def pair_residuals(
                 _rms(r),
                 float(np.sqrt((weight * r**2).sum() / weight.sum())),
                 float((weight * r).sum() / weight.sum()),
-                float((r**2 / observations.variance[at]).sum()),
+                float((r**2 / observations.photon[at]).sum()),
                 int((robust[at] < 1.0).sum()),
             )
         )
@@ -150,13 +150,13 @@ def _visit(
     member = np.array([visit in pair for pair in data.pairs], bool)
     own = member[data.pair]
     residual = (data.value - solution.prediction)[own]
-    share = (data.weight * data.variance / data.unit)[own]
+    share = data.share[own]
     weight = (data.weight * solution.robust)[own]
     count, variance = pixels[0][own], pixels[1][own]
     spread = _mean(variance, count)
     mse = _mean(variance + residual**2, count)
     freedom = float((share - solution.leverage[own]).sum())
-    chi2 = float((share * residual**2 / data.variance[own]).sum())
+    chi2 = float((share * residual**2 / data.photon[own]).sum())
     rms, ratio = _rms(residual), mse / spread if spread > 0 else np.nan
     reasons = _reasons(visit, solution, rms, ratio, limits)
     return VisitDiagnostics(

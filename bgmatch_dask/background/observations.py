@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bgmatch_dask.background.robust import robust_scale
 from bgmatch_dask.background.superpixels import SuperpixelSums, measured
 from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.errors import MatchError
 from bgmatch_dask.geometry import SuperpixelGrid
 
-__all__ = ("Observations", "measured_pairs", "observe")
+__all__ = ("Observations", "measured_pairs", "observe", "with_systematics")
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -42,8 +43,10 @@ class Observations:
     """Column of the superpixel."""
     value: Array
     """Clipped mean of hub − visit."""
-    variance: Array
+    photon: Array
     """Variance of the mean for independent pixels, with a floor."""
+    variance: Array
+    """`photon`, and the systematic variance if there is any."""
     weight: Array
     """Weights: inverse variances in units of the median, shared among redundant pairs."""
     unit: float
@@ -58,9 +61,14 @@ class Observations:
         return len(self.value)
 
     @property
+    def share(self) -> Array:
+        """Independent share of each observation, see `observe`."""
+        return self.weight * self.variance / self.unit
+
+    @property
     def freedom(self) -> float:
         """Independent differences: N visits on a superpixel give N − 1, however many pairs."""
-        return float((self.weight * self.variance / self.unit).sum())
+        return float(self.share.sum())
 
 
 def measured_pairs(
@@ -144,12 +152,40 @@ def observe(
         sy=sy,
         sx=sx,
         value=picked["mean"],
+        photon=variance,
         variance=variance,
         weight=share * unit / variance,
         unit=unit,
         low=(low_y, low_x),
         high=(high_y, high_x),
     )
+
+
+def with_systematics(observations: Observations, residual: Array) -> Observations:
+    """Add the variance that photon noise does not explain, the same for every observation.
+
+    Superpixel means of many pixels have next to no photon noise. Flat-field and registration
+    errors and imperfect subtraction of sources remain, and do not average out with pixels;
+    without them a full superpixel would outweigh a narrow one beyond reason.
+
+    Parameters
+    ----------
+    observations
+        Observations with photon noise alone.
+    residual
+        Residuals of a first solution.
+
+    Returns
+    -------
+    Observations
+        The same with ``variance = photon + s²``, where ``s²`` is the robust variance of the
+        residuals beyond the median photon noise (none if there is no excess).
+    """
+    excess = robust_scale(residual) ** 2 - float(np.median(observations.photon))
+    variance = observations.photon + max(excess, 0.0)
+    unit = float(np.median(variance))
+    weight = observations.share * unit / variance
+    return replace(observations, variance=variance, weight=weight, unit=unit)
 
 
 def _join(parts: list[NDArray[_Number]], dtype: type[_Number]) -> NDArray[_Number]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from bgmatch_dask.background.layout import GUARD, NodeLayout, lay_out, taps
-from bgmatch_dask.background.observations import Observations
+from bgmatch_dask.background.observations import Observations, with_systematics
 from bgmatch_dask.background.robust import huber_weights
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.background.surface import SurfaceFit
@@ -84,13 +84,15 @@ def fit_polynomials(
     ridge = np.where(anchored, _FREE_RIDGE, _ridge(config))
     robust = np.ones(len(observations))
     fit = _solve(observations, design, ridge, robust)
+    if fit.noise > 0.0:
+        observations = with_systematics(observations, observations.value - fit.prediction)
     for _ in range(max(config.n_robust, config.n_strength)):
         residual = observations.value - fit.prediction
         robust = huber_weights(residual, np.sqrt(observations.variance), config.huber)
         if config.slope_prior is None and fit.noise > 0 and design[0].shape[1] > 1:
             ridge = _next_ridge(fit, ridge, anchored)
         fit = _solve(observations, design, ridge, robust)
-    return _result(fit, layout, bases, nodes, coverage, ridge, anchored, robust)
+    return _result(fit, observations, layout, bases, nodes, coverage, ridge, anchored, robust)
 
 
 def _ridge(config: SolveConfig) -> float:
@@ -159,8 +161,7 @@ def _solve(
     prediction = _predict(ends, design, coefficients)
     freedom = size - float((prior.ravel() * np.diag(covariance)).sum())
     squares = float((weights * (observations.value - prediction) ** 2).sum())
-    independent = float((weights * observations.variance).sum()) / observations.unit
-    left = independent - freedom
+    left = float((robust * observations.share).sum()) - freedom
     known = left >= 1.0 and squares > 1e-20 * float((weights * observations.value**2).sum())
     used = _leverage(ends, design, covariance, n_terms) * weights
     return _Fit(coefficients, covariance, prediction, squares / left if known else 0.0, used)
@@ -200,6 +201,7 @@ def _next_ridge(fit: _Fit, ridge: Array, anchored: NDArray[np.bool_]) -> Array:
 
 def _result(
     fit: _Fit,
+    observations: Observations,
     layout: NodeLayout,
     bases: list[_Basis],
     nodes: list[Array],
@@ -225,6 +227,7 @@ def _result(
             value.reshape(w.ny, w.nx) for value, w in zip(values, layout.windows, strict=True)
         ),
         variance=tuple(variance),
+        observations=observations,
         prediction=fit.prediction,
         robust=robust,
         noise=fit.noise,

@@ -25,7 +25,7 @@ from bgmatch_dask.background.normal_equations import (
     Theta,
     solve_directly,
 )
-from bgmatch_dask.background.observations import Observations
+from bgmatch_dask.background.observations import Observations, with_systematics
 from bgmatch_dask.background.robust import huber_weights
 from bgmatch_dask.background.solution import SolveConfig
 
@@ -45,6 +45,8 @@ _REFINEMENTS = 2
 class Tuned:
     """Strengths, robust weights, and the solution they lead to."""
 
+    observations: Observations
+    """The data with their systematic noise."""
     strengths: Strengths
     """Strengths of the priors."""
     robust: Array
@@ -89,6 +91,9 @@ def tune(
     robust = np.ones(len(observations))
     chooses = config.smoothing is None or (config.slope_prior is None and not anchored.all())
     tuned = _step(system, observations, strengths, robust)
+    if tuned.noise > 0.0:
+        residual = observations.value - system.predict(tuned.theta)
+        observations = with_systematics(observations, residual)
     for _ in range(config.n_strength if chooses else config.n_robust):
         if tuned.noise == 0.0:
             break
@@ -121,11 +126,10 @@ def _step(
     freedom = system.rank + 3.0 - bound
     residual = observations.value - system.predict(theta)
     squares = float((weights * residual**2).sum())
-    independent = float((robust * observations.weight * observations.variance).sum())
-    left = independent / observations.unit - float(freedom.sum())
+    left = float((robust * observations.share).sum()) - float(freedom.sum())
     known = squares > _NOISE_FREE * float((weights * observations.value**2).sum()) and left >= 1.0
     noise = squares / left if known else 0.0
-    return Tuned(strengths, robust, theta, solver, inverse, noise, freedom)
+    return Tuned(observations, strengths, robust, theta, solver, inverse, noise, freedom)
 
 
 def _refined(solver: DirectSolver, weights: Array, strengths: Strengths, weighted: Array) -> Theta:

@@ -163,7 +163,9 @@ class Solution:
     pairs: tuple[PairResidual, ...]
     """Residuals of every measured pair, by hub and visit."""
     noise_factor: float
-    """Variance of the residuals over the photon noise of superpixel means (robust)."""
+    """Variance of the residuals over their assumed variance, photon noise and systematic."""
+    systematic: float
+    """Systematic standard deviation of superpixel differences, unit of the image."""
     slope_prior: float
     """Strength of the ridge on slopes of visits that are not anchored."""
     pitch: int

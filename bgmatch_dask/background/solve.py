@@ -85,10 +85,10 @@ def solve_offsets(
     gauges = [c.gauge for c in components]
     unknowns = [v for v in covered if v not in gauges]
     pairs = sorted((p for p in usable if usable[p].any()), key=_pair_key)
-    observations = observe(differences, usable, pairs, unknowns, grid)
+    data = observe(differences, usable, pairs, unknowns, grid)
     anchored = anchored_visits(covered, usable, gauges, settings.anchor_overlap)
     is_anchored = np.array([v in anchored for v in unknowns], bool)
-    fit = _fit(observations, [covered[v] for v in unknowns], is_anchored, grid, settings)
+    fit = _fit(data, [covered[v] for v in unknowns], is_anchored, grid, settings)
     return Solution(
         reference=reference,
         grid=grid,
@@ -98,16 +98,22 @@ def solve_offsets(
             v: VisitFigures(v in anchored, float(fit.smoothing[i]), float(fit.freedom[i]))
             for i, v in enumerate(unknowns)
         },
-        pairs=pair_residuals(observations, fit.prediction, fit.robust),
-        noise_factor=fit.noise / observations.unit,
+        pairs=pair_residuals(fit.observations, fit.prediction, fit.robust),
+        noise_factor=fit.noise / fit.observations.unit,
+        systematic=_systematic(fit.observations),
         slope_prior=fit.slope_prior,
         pitch=fit.pitch,
         iterations=fit.iterations,
-        observations=observations,
+        observations=fit.observations,
         prediction=fit.prediction,
         robust=fit.robust,
         leverage=fit.leverage,
     )
+
+
+def _systematic(observations: Observations) -> float:
+    excess = observations.variance - observations.photon
+    return float(np.sqrt(excess.max(initial=0.0)))
 
 
 def _pair_key(pair: Pair) -> tuple[tuple[int, int, str], tuple[int, int, str]]:
@@ -136,7 +142,7 @@ def _fit(
         none = np.zeros(len(observations))
         empty = np.empty(0)
         return SurfaceFit(
-            1, (), (), (), none, none + 1.0, 0.0, empty, 0.0, empty, leverage=none, iterations=0
+            1, (), (), (), observations, none, none + 1.0, 0.0, empty, 0.0, empty, none, 0
         )
     if config.order == "surface":
         return fit_surfaces(observations, coverage, anchored, grid, config)

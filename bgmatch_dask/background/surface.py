@@ -52,6 +52,8 @@ class SurfaceFit:
     """Node values of each visit ``[y, x]``."""
     variance: tuple[Array, ...]
     """Variance of the offset at every superpixel of the tract, ``(sy, sx)``."""
+    observations: Observations
+    """The data with their systematic noise."""
     prediction: Array
     """Modelled differences."""
     robust: Array
@@ -107,6 +109,7 @@ def fit_surfaces(
     rest[np.abs(rest) < _ROUNDING * np.abs(observations.value).max(initial=0.0)] = 0.0
     observations = replace(observations, value=rest)
     tuned = tune(build_system(observations, coarse), observations, anchored, config)
+    observations = tuned.observations
     if coarse.pitch == wanted:
         system, theta, robust, iterations = tuned.solver.system, tuned.theta, tuned.robust, 0
     else:
@@ -122,6 +125,7 @@ def fit_surfaces(
             for v, w in enumerate(windows)
         ),
         variance=tuple(_variance(tuned, v, plane) for v, plane in enumerate(coverage)),
+        observations=replace(observations, value=observations.value + constant),
         prediction=constant + system.predict(theta),
         robust=robust,
         noise=tuned.noise,
