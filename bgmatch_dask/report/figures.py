@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, FuncNorm
+from matplotlib.colors import BoundaryNorm, FuncNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
@@ -42,6 +42,7 @@ __all__ = (
 
 _WIDTH = 11.0
 _MAX_COLOURS = 12
+"""A depth map of more visits than this has continuous colours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +136,12 @@ def depth_map(n_image: Mosaic) -> bytes:
     """Draw how many visits went into each pixel of the matched coadd."""
     figure, axes = _sky_axes(n_image, 1, width=7.0)
     good = n_image.values[np.isfinite(n_image.values)]
-    most = int(np.ceil(good.max())) if good.size else 1
-    edges = np.unique(np.linspace(0.5, most + 0.5, min(most, _MAX_COLOURS) + 1).round(1))
-    image = _show(axes[0], n_image.values, "viridis", BoundaryNorm(edges, 256))
+    most = max(int(np.ceil(good.max())), 1) if good.size else 1
+    few = most <= _MAX_COLOURS
+    norm = BoundaryNorm(np.arange(most + 1) + 0.5, 256) if few else Normalize(0.0, most)
+    image = _show(axes[0], n_image.values, "viridis", norm)
     bar = figure.colorbar(image, ax=axes, **_bar(axes))
-    if most <= _MAX_COLOURS:
+    if few:
         bar.set_ticks(list(range(1, most + 1)))
     bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=FONT)
