@@ -23,6 +23,7 @@ _SAMPLE = 64
 _CELLS = 1024
 _LARGEST = np.float32(np.finfo(np.float32).max)
 _BAD = np.float32(np.inf)
+_N_FLOATS = int(_LARGEST.view(np.int32))
 
 _Floats = NDArray[np.float32]
 _Bits = NDArray[np.int32]
@@ -306,20 +307,27 @@ def _sorted_quantiles(values: _Floats, kept: _Floats) -> tuple[int, float, float
 
 
 @nb.njit(cache=True, nogil=True)
-def _limits(centre: float, half: float) -> tuple[np.float32, np.float32]:
-    """Return the float32 numbers that bound ``|x - centre| <= half`` as float64 decides it."""
-    up, down = np.float32(np.inf), np.float32(-np.inf)
-    high = np.float32(min(max(centre + half, -float(_LARGEST)), float(_LARGEST)))
-    while float(high) - centre > half:
-        high = np.nextafter(high, down)
-    while high < _LARGEST and float(np.nextafter(high, up)) - centre <= half:
-        high = np.nextafter(high, up)
-    low = np.float32(min(max(centre - half, -float(_LARGEST)), float(_LARGEST)))
-    while centre - float(low) > half:
-        low = np.nextafter(low, up)
-    while low > -_LARGEST and centre - float(np.nextafter(low, down)) <= half:
-        low = np.nextafter(low, down)
-    return low, high
+def _nth_float(n: int) -> np.float32:
+    """Return the ``n``-th float32 above zero, or below it for negative ``n``."""
+    size = np.int32(abs(n)).view(np.float32)
+    return size if n >= 0 else -size
+
+
+@nb.njit(cache=True, nogil=True)
+def _upper_limit(centre: float, half: float) -> np.float32:
+    """Return the largest float32 ``x`` with ``x - centre <= half``, as float64 rounds it.
+
+    The search is by bisection: next to zero, millions of float32 numbers may lie within one
+    rounding error of the limit.
+    """
+    first, last = -_N_FLOATS, _N_FLOATS
+    while first < last:
+        middle = (first + last + 1) >> 1
+        if float(_nth_float(middle)) - centre <= half:
+            first = middle
+        else:
+            last = middle - 1
+    return _nth_float(first)
 
 
 @nb.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract", "arcp"})
@@ -348,7 +356,7 @@ def _clip(
         half = n_sigma * (math.sqrt(variance) if seeded else IQR_TO_SIGMA * iqr)
         if not math.isfinite(centre) or math.isnan(half):
             return 0, np.nan, np.nan
-        low, high = _limits(centre, half)
+        low, high = -_upper_limit(-centre, half), _upper_limit(centre, half)
         n, s1, s2 = 0, 0.0, 0.0
         for at in range(0, values.size, _BLOCK):
             part = _block_sums(values[at : at + _BLOCK], low, high, centre)

@@ -7,11 +7,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from bgmatch_dask.errors import ConfigError, InputError
+from bgmatch_dask.numerics import _bin_kernels
 from bgmatch_dask.numerics.statistics import StatisticsControl, measure_statistics
 from bgmatch_dask.numerics.superpixels import (
     bin_difference_statistics,
@@ -151,6 +152,28 @@ def test_hostile_bins(name):
     with np.errstate(over="ignore"):
         pixels = hostile()[name].astype(np.float32).reshape(128, 128)
     assert_agrees(one_bin(pixels), pixels)
+
+
+@given(
+    st.floats(-3e38, 3e38) | st.floats(-300, 300),
+    st.floats(0, 1e39) | st.floats(0, 100),
+    st.integers(0, 2**32 - 1),
+)
+@example(0.6404226422309875, 0.6404226422309875, 0)
+@example(0.0, 0.0, 0)
+@example(-3e38, 1e39, 0)
+@settings(deadline=None, max_examples=300)
+def test_limits_in_float32_admit_what_float64_would(centre, half, seed):
+    low = -_bin_kernels._upper_limit(-centre, half)
+    high = _bin_kernels._upper_limit(centre, half)
+    largest = np.finfo(np.float32).max
+    ends = np.clip([centre - half, centre + half, centre], -largest, largest).astype(np.float32)
+    below = np.nextafter(ends, np.float32(-largest))
+    above = np.nextafter(ends, np.float32(largest))
+    further = np.random.default_rng(seed).normal(0.0, 100.0, 20).astype(np.float32)
+    pixels = np.concatenate([ends, below, above, further])
+    inside = np.abs(pixels.astype(np.float64) - centre) <= half
+    np.testing.assert_array_equal((pixels >= low) & (pixels <= high), inside)
 
 
 def test_constant_bins_have_no_variance_at_all():
