@@ -11,12 +11,21 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from bgmatch_dask.errors import ConfigError
+from bgmatch_dask.maskplanes import bits_of
 
 __all__ = (
     "BackgroundConfig",
@@ -34,8 +43,29 @@ __all__ = (
 )
 
 
+Positive = Annotated[int, Field(ge=1)]
+
+
+def _known_planes(names: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        bits_of(names)
+    except ConfigError as error:
+        raise ValueError(f"{error.what}. {error.fix}") from None
+    return names
+
+
+PlaneNames = Annotated[tuple[str, ...], AfterValidator(_known_planes)]
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # Labels such as 9813 are numbers in YAML and text here.
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        coerce_numbers_to_str=True,
+        allow_inf_nan=False,
+    )
 
 
 class InputConfig(_Section):
@@ -49,6 +79,11 @@ class InputConfig(_Section):
     """`skip`: leave a bad input out, report it, exit with 3. `fail`: stop at the first one."""
     max_megapixels: float = Field(default=400.0, gt=0)
     """Refuse an image that claims more pixels than this [Mpix]."""
+
+    @field_validator("paths", mode="before")
+    @classmethod
+    def _one_path(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
 
 
 class TractConfig(_Section):
@@ -66,12 +101,18 @@ class TractConfig(_Section):
     """Height of the tract [pixels]; rounded up to whole patches."""
     pixel_scale: float | None = Field(default=None, gt=0)
     """Pixel size [arcsec]; default: the median of the inputs."""
-    patch_inner: int | tuple[int, int] | None = None
+    patch_inner: Positive | tuple[Positive, Positive] | None = None
     """Inner size of a patch [pixels], a number or (width, height); default: the warps' own."""
     border: int | None = Field(default=None, ge=0)
     """Border around the inner box [pixels]; default from the warps or 0."""
     max_extent: float = Field(default=4.0, gt=0)
     """An input further than half of this from the middle of all inputs is refused [deg]."""
+
+    @model_validator(mode="after")
+    def _whole_centre(self) -> Self:
+        if (self.ra is None) != (self.dec is None):
+            raise ValueError("ra and dec go together: set both, or neither")
+        return self
 
 
 class StoreConfig(_Section):
@@ -94,7 +135,7 @@ class BackgroundConfig(_Section):
     """Number of clipping iterations (upstream: numIter)."""
     min_frac: float = Field(default=0.1, ge=0, le=1)
     """Smallest share of good pixels that a superpixel needs to be used (upstream: minFrac)."""
-    mask: tuple[str, ...] = (
+    mask: PlaneNames = (
         "BAD",
         "SAT",
         "CR",
@@ -123,7 +164,7 @@ class ReferenceConfig(_Section):
 class MatchConfig(_Section):
     """How offsets are modelled and solved."""
 
-    order: Literal["surface"] | int = "surface"
+    order: Literal["surface"] | Annotated[int, Field(ge=0, le=6)] = "surface"
     """`surface`: smooth superpixel grid; 0…6: one polynomial of this order per visit."""
     smoothing: float | None = Field(default=None, ge=0)
     """Strength of the smoothness prior; default: chosen from the data."""
@@ -144,7 +185,7 @@ class MatchConfig(_Section):
 class CoaddConfig(_Section):
     """How matched warps are stacked."""
 
-    mask: tuple[str, ...] = ("BAD", "SAT", "CR", "EDGE", "NO_DATA", "SENSOR_EDGE", "STREAK")
+    mask: PlaneNames = ("BAD", "SAT", "CR", "EDGE", "NO_DATA", "SENSOR_EDGE", "STREAK")
     """Mask planes whose pixels are left out of the coadd."""
     unmatched: bool = True
     """Make the coadd of the unmatched warps as well, for comparison."""
@@ -218,7 +259,8 @@ def config_digest(*sections: BaseModel) -> str:
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+        toml = path.suffix.lower() == ".toml"
+        data = tomllib.loads(text) if toml else yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
             "config-unreadable",
@@ -232,7 +274,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(
             "config-unreadable", "The configuration is not a table of sections", where=str(path)
         )
-    return data
+    # A section whose fields are all commented out is empty, which YAML reads as null.
+    return {key: value for key, value in data.items() if value is not None}
 
 
 def _merge(data: dict[str, Any], values: Mapping[str, Any]) -> None:
@@ -259,19 +302,44 @@ def _override(data: dict[str, Any], item: str) -> None:
         branch = branch.setdefault(key, {})
         if not isinstance(branch, dict):
             raise ConfigError("config-override", f"{name!r} goes through a value, not a section")
-    branch[keys[-1]] = yaml.safe_load(text)
+    try:
+        branch[keys[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            "config-override",
+            f"The value of {name.strip()!r} is not YAML: {error}",
+            fix="Quote it, for example: --set 'store.url=\"a, b\"'.",
+        ) from error
 
 
 def _explain(error: ValidationError, where: str) -> ConfigError:
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    what = f"{field}: {first['msg']}"
+    found = error.errors()
+    first, field = found[0], _field_of(found[0]["loc"])
+    messages = [
+        e["msg"].removeprefix("Value error, ") for e in found if _field_of(e["loc"]) == field
+    ]
+    what = f"{field}: {', or: '.join(dict.fromkeys(messages))}"
     fix = "See `bgmatch config show` for all fields."
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(field, _field_names(RunConfig), n=1, cutoff=0.5)
+        names = [*RunConfig.model_fields, *_field_names(RunConfig)]
+        near = difflib.get_close_matches(field, names, n=1, cutoff=0.5)
         what = f"There is no field {field!r}"
         fix = f"Did you mean {near[0]!r}?" if near else fix
     return ConfigError("config-invalid", what, where=where, fix=fix)
+
+
+def _field_of(loc: tuple[int | str, ...]) -> str:
+    """Return the name of the field at fault, without the branches of a union or the item."""
+    model: type[BaseModel] = RunConfig
+    names: list[str] = []
+    for part in loc:
+        names.append(str(part))
+        info = model.model_fields.get(str(part))
+        kind = info.annotation if info else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            break
+        model = kind
+    return ".".join(names)
 
 
 def _field_names(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -307,5 +375,5 @@ def _describe_section(section: BaseModel) -> list[str]:
 
 def _yaml_line(name: str, value: object) -> str:
     plain = list(value) if isinstance(value, tuple) else value
-    text = yaml.safe_dump(plain, default_flow_style=True, width=1000)
+    text = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"))
     return f"{name}: {text.removesuffix('...' + chr(10)).strip()}"

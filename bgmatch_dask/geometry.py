@@ -61,7 +61,9 @@ class Box:
         return Box(x0, y0, max(x1 - x0, 0), max(y1 - y0, 0))
 
     def union(self, other: Box) -> Box:
-        """Return the smallest box that holds both."""
+        """Return the smallest box that holds the pixels of both; an empty one holds none."""
+        if self.empty or other.empty:
+            return other if self.empty else self
         x0, y0 = min(self.x0, other.x0), min(self.y0, other.y0)
         return Box(x0, y0, max(self.x1, other.x1) - x0, max(self.y1, other.y1) - y0)
 

@@ -82,14 +82,15 @@ def remap_mask(mask: NDArray[np.integer], planes: Mapping[str, int]) -> NDArray[
     mask
         Bit field of the file, any integer dtype, any shape.
     planes
-        The file's own planes: name to bit number.
+        The file's own planes: name to bit number, 0 to 63.
 
     Returns
     -------
     ndarray of int32
         Same shape; bits as in `MASK_PLANES`, unknown set bits as ``OTHER``.
     """
-    wide = mask.astype(np.int64, copy=False) & 0xFFFFFFFF
+    # Unsigned of the same size first: a sign bit must not smear over the bits above it.
+    wide = mask.astype(f"u{mask.dtype.itemsize}", copy=False).astype(np.uint64, copy=False)
     out = np.zeros(wide.shape, np.int32)
     if not wide.any():
         return out
@@ -97,6 +98,6 @@ def remap_mask(mask: NDArray[np.integer], planes: Mapping[str, int]) -> NDArray[
     for name, bit in planes.items():
         known |= 1 << bit
         target = MASK_PLANES.get(name, MASK_PLANES["OTHER"])
-        out |= ((wide >> bit) & 1).astype(np.int32) << np.int32(target)
-    out[(wide & ~np.int64(known)) != 0] |= np.int32(OTHER)
+        out |= ((wide >> np.uint64(bit)) & np.uint64(1)).astype(np.int32) << np.int32(target)
+    out[(wide & np.uint64(~known & (2**64 - 1))) != 0] |= np.int32(OTHER)
     return out

@@ -53,6 +53,8 @@ def measure_overlaps(
 ) -> tuple[Overlap, ...]:
     """Return the mean difference of every pair of the solution, weighted by pixels.
 
+    Pairs of which the solution used no superpixel have none and are left out.
+
     Parameters
     ----------
     differences
@@ -65,6 +67,8 @@ def measure_overlaps(
         sums = differences[hub, visit]
         used = (sums.count > 0) & np.isfinite(residual)
         n = float(sums.count[used].sum())
+        if n == 0:
+            continue
         found.append(
             Overlap(
                 hub,

@@ -30,6 +30,9 @@ __all__ = (
 SCHEMA = 1
 """Version of the layout; readers refuse others."""
 
+_MAKING = "bgmatch_making"
+"""Attribute of a root group whose arrays are not all made yet."""
+
 PLANES: Mapping[str, tuple[str, float | int]] = {
     "image": ("float32", np.nan),
     "variance": ("float32", np.nan),
@@ -81,28 +84,37 @@ class TractSpec:
 def create_tract(location: Location, spec: TractSpec) -> None:
     """Make the groups and arrays of a store; nothing is written to the arrays.
 
+    A store whose making was interrupted is made anew.
+
     Raises
     ------
     StoreError
         ``store-exists`` when another tract, or another layout, is already there.
     """
     if location.exists("zarr.json"):
-        if read_spec(location) == spec:
+        root = location.open_group()
+        if _MAKING not in root.attrs:
+            _check_same(location, spec)
             return
+    else:
+        root = zarr.create_group(location.zarr_store(), attributes={_MAKING: SCHEMA})
+    group = root.create_group(spec.kind, overwrite=True)
+    for name in PLANES:
+        create_plane_array(group, name, spec)
+    sums = root.create_group("superpixels", overwrite=True).create_group(spec.kind)
+    _create_unit_sums(sums, spec)
+    # The attributes come last, in one step: a root group that has them is a complete layout.
+    root.attrs.put(_spec_to_attrs(spec))
+
+
+def _check_same(location: Location, spec: TractSpec) -> None:
+    if read_spec(location) != spec:
         raise StoreError(
             "store-exists",
             "The store holds another set of visits, geometry or bin size",
             where=location.url,
             fix="Give another --store, or delete this one.",
         )
-    root = zarr.create_group(location.zarr_store(), overwrite=False)
-    group = root.create_group(spec.kind)
-    for name in PLANES:
-        create_plane_array(group, name, spec)
-    sums = root.create_group("superpixels").create_group(spec.kind)
-    _create_unit_sums(sums, spec)
-    # The attributes come last: a root group that has them is a complete layout.
-    root.attrs.update(_spec_to_attrs(spec))
 
 
 def read_spec(location: Location) -> TractSpec:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlparse
 
 import obstore
@@ -79,7 +80,8 @@ class Location:
             ``store-missing`` when there is no tract store here.
         """
         try:
-            return zarr.open_group(self.zarr_store(), mode="r+", use_consolidated=False)
+            store = ObjectStore(_existing(self.url))
+            return zarr.open_group(store, mode="r+", use_consolidated=False)
         except (FileNotFoundError, BaseError) as error:
             raise StoreError(
                 "store-missing",
@@ -90,16 +92,13 @@ class Location:
 
     def exists(self, name: str) -> bool:
         """Whether an object is there."""
-        try:
-            obstore.head(_connect(self.url), name)
-        except FileNotFoundError:
-            return False
-        return True
+        return self.tag(name) is not None
 
     def tag(self, name: str) -> str | None:
         """Return what tells one version of an object from the next, None when it is missing."""
         try:
-            meta = obstore.head(_connect(self.url), name)
+            with _faults(self.url, name, "store-read"):
+                meta = obstore.head(_existing(self.url), name)
         except FileNotFoundError:
             return None
         return f"{meta['e_tag']}/{meta['last_modified']}/{meta['size']}"
@@ -110,10 +109,11 @@ class Location:
         Raises
         ------
         StoreError
-            ``object-missing`` when there is none.
+            ``object-missing`` when there is none, ``store-read`` when it cannot be read.
         """
         try:
-            return bytes(obstore.get(_connect(self.url), name).bytes())
+            with _faults(self.url, name, "store-read"):
+                return bytes(obstore.get(_existing(self.url), name).bytes())
         except FileNotFoundError as error:
             raise StoreError("object-missing", f"There is no {name!r}", where=self.url) from error
 
@@ -138,17 +138,12 @@ class Location:
         StoreError
             ``object-exists`` with ``create``; ``store-write`` when the place refuses.
         """
+        mode: Literal["create", "overwrite"] = "create" if create else "overwrite"
         try:
-            obstore.put(_connect(self.url), name, data, mode="create" if create else "overwrite")
+            with _faults(self.url, name, "store-write"):
+                obstore.put(_connect(self.url), name, data, mode=mode)
         except AlreadyExistsError as error:
             raise StoreError("object-exists", f"{name!r} exists", where=self.url) from error
-        except (BaseError, OSError) as error:
-            raise StoreError(
-                "store-write",
-                f"{name!r} cannot be written: {error}",
-                where=self.url,
-                fix="Check rights and free space.",
-            ) from error
 
     def write_json(self, name: str, value: Any, *, create: bool = False) -> None:  # noqa: ANN401
         """Write an object as JSON with sorted keys."""
@@ -156,15 +151,49 @@ class Location:
         self.write_bytes(name, text.encode(), create=create)
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Yield the paths of all objects below a prefix, sorted."""
-        names = [
-            str(item["path"]) for page in obstore.list(_connect(self.url), prefix) for item in page
-        ]
+        """Yield the paths of all objects below a prefix (whole path segments), sorted."""
+        try:
+            with _faults(self.url, prefix, "store-read"):
+                pages = obstore.list(_existing(self.url), prefix)
+                names = [str(item["path"]) for page in pages for item in page]
+        except FileNotFoundError:
+            return
         yield from sorted(names)
 
     def delete(self, name: str) -> None:
-        """Delete one object."""
-        obstore.delete(_connect(self.url), name)
+        """Delete one object; one that is not there is as good as deleted.
+
+        Raises
+        ------
+        StoreError
+            ``store-write`` when the place refuses.
+        """
+        with suppress(FileNotFoundError), _faults(self.url, name, "store-write"):
+            obstore.delete(_existing(self.url), name)
+
+
+@contextmanager
+def _faults(url: str, name: str, code: str) -> Iterator[None]:
+    """Turn what a place refuses into `StoreError`; what is missing is the caller's matter."""
+    try:
+        yield
+    except (StoreError, FileNotFoundError, AlreadyExistsError):
+        raise
+    except (BaseError, OSError) as error:
+        raise StoreError(
+            code,
+            f"{name!r} is refused by the store: {error}",
+            where=url,
+            fix="Check the address, the rights, the connection and the free space.",
+        ) from error
+
+
+def _existing(url: str) -> Any:  # noqa: ANN401
+    """Connect for reading: a mistyped path is not made into an empty folder."""
+    path = Location(url).local_path
+    if path is not None and not path.is_dir():
+        raise FileNotFoundError(path)
+    return _connect(url)
 
 
 @lru_cache(maxsize=32)

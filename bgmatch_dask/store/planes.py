@@ -68,10 +68,14 @@ class TractStore:
             Tract pixels, inside the plane box of the patch.
         kind
             Kind of warp; default: the store's own.
+
+        Raises
+        ------
+        StoreError
+            ``store-corrupt`` when stored bytes are not those that were written.
         """
         ys, xs = box.slices_in(self.spec.geometry.patches.plane_box(patch))
-        data = self.array(f"{kind or self.spec.kind}/{plane}")[visit, patch, ys, xs]
-        return np.asarray(data)
+        return self._read(f"{kind or self.spec.kind}/{plane}", (visit, patch, ys, xs))
 
     def write_plane(
         self, plane: str, visit: int, patch: int, values: NDArray[Any], *, kind: str | None = None
@@ -124,8 +128,21 @@ class TractStore:
         """Read the superpixel sums of one unit, cut to the superpixels of its inner box."""
         window = self.spec.grid.window(self.spec.geometry.patches.inner_box(patch))
         ny, nx = window.shape
-        array = self.array(f"superpixels/{self.spec.kind}/units")
-        return np.asarray(array[visit, patch, :, :ny, :nx], dtype=np.float64)
+        region = (visit, patch, slice(None), slice(0, ny), slice(0, nx))
+        return self._read(f"superpixels/{self.spec.kind}/units", region)
+
+    def _read(self, path: str, region: tuple[int | slice, ...]) -> NDArray[Any]:
+        array = self.array(path)
+        try:
+            return np.asarray(array[region])
+        except (ValueError, RuntimeError) as error:
+            # Checksums and codecs of Zarr raise these two for bytes that have changed.
+            raise StoreError(
+                "store-corrupt",
+                f"{path}{list(region[:2])} cannot be read back: {error}",
+                where=self.location.url,
+                fix="Delete the receipts of this unit's stage, or the store, and run again.",
+            ) from error
 
 
 def assert_aligned(array: zarr.Array[Any], region: tuple[int | slice, ...]) -> None:
@@ -142,7 +159,8 @@ def assert_aligned(array: zarr.Array[Any], region: tuple[int | slice, ...]) -> N
     granules = array.shards or array.chunks
     for axis, (part, granule, size) in enumerate(zip(region, granules, array.shape, strict=True)):
         start, stop = (part, part + 1) if isinstance(part, int) else (part.start, part.stop)
-        if start % granule or (stop % granule and stop != size):
+        inside = 0 <= start < stop <= size
+        if not inside or start % granule or (stop % granule and stop != size):
             raise StoreError(
                 "write-misaligned",
                 f"Axis {axis}: {start}:{stop} does not cover whole granules of {granule}",

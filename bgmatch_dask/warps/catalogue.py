@@ -115,14 +115,9 @@ def image_hdu(hdus: fits.HDUList, choice: str | int | None) -> Any:  # noqa: ANN
     InputError
         ``plane-missing`` when there is none.
     """
-    if choice is not None:
-        hdu = hdus[choice]
-        if len(hdu.shape) == 2:
+    for hdu in hdus if choice is None else [hdus[choice]]:
+        if hdu.is_image and len(hdu.shape) == 2 and 0 not in hdu.shape:
             return hdu
-    else:
-        for hdu in hdus:
-            if hdu.is_image and len(hdu.shape) == 2 and 0 not in hdu.shape:
-                return hdu
     raise InputError("plane-missing", f"There is no image with two dimensions (HDU {choice})")
 
 
@@ -143,14 +138,14 @@ def _describe(path: str, profile: Profile, max_pixels: int) -> InputFile:
         hdu = image_hdu(hdus, profile.hdu)
         header, shape = hdu.header, hdu.shape
         wcs = celestial_wcs(header)
-    corners = _edge_on_sky(wcs, shape)
+    corners, scale = _on_sky(wcs, shape)
     return InputFile(
         **_labels(path, profile, header),
         shape=(int(shape[0]), int(shape[1])),
         box=None,
         wcs_cards=(),
         corners=corners,
-        pixel_scale=float(np.sqrt(proj_plane_pixel_area(wcs)) * 3600.0),
+        pixel_scale=scale,
     )
 
 
@@ -201,6 +196,19 @@ def celestial_wcs(header: fits.Header) -> WCS:
             "wcs-missing", "There is no celestial WCS", fix="Solve the image's astrometry first."
         )
     return wcs
+
+
+def _on_sky(wcs: WCS, shape: tuple[int, int]) -> tuple[tuple[tuple[float, float], ...], float]:
+    """Return the edge of an image [deg] and its pixel size [arcsec]."""
+    try:
+        corners = _edge_on_sky(wcs, shape)
+        scale = float(np.sqrt(proj_plane_pixel_area(wcs)) * 3600.0)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        # Singular matrices, frames that astropy does not know, projections without a solution.
+        raise InputError("wcs-unusable", f"The WCS gives no sky positions: {error}") from error
+    if not (np.isfinite(scale) and scale > 0):
+        raise InputError("wcs-unusable", f"The WCS gives pixels of {scale} arcsec")
+    return corners, scale
 
 
 def _edge_on_sky(wcs: WCS, shape: tuple[int, int]) -> tuple[tuple[float, float], ...]:

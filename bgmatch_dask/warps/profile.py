@@ -9,19 +9,35 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from bgmatch_dask.errors import ConfigError, InputError
+from bgmatch_dask.maskplanes import MASK_PLANES
 
 __all__ = ("Label", "Profile", "load_profile", "profile_names")
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def _pattern(value: str) -> re.Pattern[str]:
+    """Compile an expression; what is wrong with it becomes an error of the profile."""
+    try:
+        return re.compile(value)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
 
 
 class Label(_Part):
@@ -34,17 +50,19 @@ class Label(_Part):
 
     @field_validator("file_name")
     @classmethod
-    def _is_pattern(cls, value: str | None) -> str | None:
-        if value is not None and re.compile(value).groups < 1:
+    def _has_group(cls, value: str | None) -> str | None:
+        if value is not None and _pattern(value).groups < 1:
             raise ValueError("the expression needs one group, the label")
         return value
 
     def find(self, header: Mapping[str, Any], name: str) -> str | None:
         """Return the label of a file, None when it has none."""
         for key in self.header:
-            value = str(header.get(key, "")).strip()
-            if value:
-                return value
+            value = header.get(key)
+            # A card without a value gives an object of astropy that is no label.
+            text = str(value).strip() if isinstance(value, str | int | float) else ""
+            if text:
+                return text
         found = re.search(self.file_name, name) if self.file_name else None
         return found.group(1) if found else None
 
@@ -58,9 +76,24 @@ class HeaderNumber(_Part):
     """Used when there is no card."""
 
     def find(self, header: Mapping[str, Any]) -> float | None:
-        """Return the number of a file, None when it has none."""
+        """Return the number of a file, None when it has none.
+
+        Raises
+        ------
+        InputError
+            ``header-number`` when the card holds something else.
+        """
         value = header.get(self.header) if self.header else None
-        return self.value if value is None else float(value)
+        if value is None:
+            return self.value
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                "header-number",
+                f"The card {self.header} holds no number",
+                fix="Correct the header, or use a profile that does not read this card.",
+            ) from error
 
 
 class ZeroPoint(_Part):
@@ -104,10 +137,21 @@ class Companion(_Part):
     name: str
     """Replacement that makes the companion's name."""
 
-    def path_of(self, path: str) -> Path:
-        """Return where the companion of an image would lie."""
+    @model_validator(mode="after")
+    def _is_replacement(self) -> Self:
+        pattern = _pattern(self.find)
+        try:
+            # The replacement is parsed before anything is searched.
+            pattern.sub(self.name, "")
+        except (re.error, IndexError) as error:
+            raise ValueError(f"not a replacement for {pattern.pattern!r}: {error}") from None
+        return self
+
+    def path_of(self, path: str) -> Path | None:
+        """Return where the companion of an image would lie, beside it; None if it has none."""
         here = Path(path)
-        return here.with_name(re.sub(self.find, self.name, here.name))
+        name = Path(re.sub(self.find, self.name, here.name)).name
+        return None if name in {"", "..", here.name} else here.with_name(name)
 
 
 class MaskSource(_Part):
@@ -119,6 +163,16 @@ class MaskSource(_Part):
     """An extension of the same file."""
     planes: Mapping[str, int] = Field(default_factory=dict)
     """The store's plane name to the file's bit number; other bits are not used."""
+
+    @field_validator("planes")
+    @classmethod
+    def _are_planes(cls, value: Mapping[str, int]) -> Mapping[str, int]:
+        for name, bit in value.items():
+            if name not in MASK_PLANES or not 0 <= bit < 63:
+                raise ValueError(
+                    f"{name}: {bit} is not a plane of {', '.join(MASK_PLANES)} with a bit below 63"
+                )
+        return value
 
 
 class Profile(_Part):
@@ -153,6 +207,11 @@ class Profile(_Part):
     checksum: bool = True
     """Check pixels against the file's own checksum cards, where there are any."""
 
+    @field_validator("files")
+    @classmethod
+    def _is_pattern(cls, value: str | None) -> str | None:
+        return value if value is None else _pattern(value).pattern
+
     def accepts(self, file_name: str) -> bool:
         """Whether a file of this name is an input."""
         return self.files is None or re.search(self.files, file_name) is not None
@@ -172,17 +231,25 @@ def load_profile(name: str) -> Profile:
     ConfigError
         ``profile-unknown`` or ``profile-invalid``.
     """
-    if name in profile_names():
-        text = (resources.files(__package__) / "profiles" / f"{name}.yaml").read_text("utf-8")
-    elif Path(name).is_file():
-        text = Path(name).read_text("utf-8")
-    else:
-        raise ConfigError(
-            "profile-unknown",
-            f"There is no reader profile {name!r}",
-            fix=f"Use one of {', '.join(profile_names())}, or the path of a YAML file.",
-        )
+    text = _profile_text(name)
     try:
         return Profile.model_validate({"name": Path(name).stem, **yaml.safe_load(text)})
     except (ValidationError, yaml.YAMLError, TypeError) as error:
         raise ConfigError("profile-invalid", str(error), where=name) from error
+
+
+def _profile_text(name: str) -> str:
+    if name in profile_names():
+        return (resources.files(__package__) / "profiles" / f"{name}.yaml").read_text("utf-8")
+    try:
+        if Path(name).is_file():
+            return Path(name).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError("profile-invalid", "The profile is not text", where=name) from error
+    except (OSError, ValueError):
+        pass
+    raise ConfigError(
+        "profile-unknown",
+        f"There is no reader profile {name!r} that can be read",
+        fix=f"Use one of {', '.join(profile_names())}, or the path of a YAML file.",
+    )

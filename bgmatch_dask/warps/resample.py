@@ -107,10 +107,10 @@ def _read_frame(file: InputFile, profile: Profile, max_pixels: int, tract_wcs: W
     limit = profile.saturation.find(header)
     if limit is not None:
         mask[raw >= limit] |= np.int32(1 << MASK_PLANES["SAT"])
-    values = (raw - (profile.subtract.find(header) or 0.0)) * _factor(
-        profile, header, wcs, tract_wcs
-    )
-    image = values.astype(np.float32)
+    level = profile.subtract.find(header) or 0.0
+    # What is beyond float32 is no brightness: it becomes infinite, and then no data.
+    with np.errstate(over="ignore", invalid="ignore"):
+        image = ((raw - level) * _factor(profile, header, wcs, tract_wcs)).astype(np.float32)
     image[~np.isfinite(image)] = np.nan
     sigma = sky_sigma(image)
     if sigma is None:
@@ -139,7 +139,7 @@ def _mask_beside(
     if profile.mask is None or profile.mask.companion is None:
         return np.zeros(shape, np.int32)
     path = profile.mask.companion.path_of(file.path)
-    if not path.exists():
+    if path is None or not path.exists():
         return np.zeros(shape, np.int32)
     with open_checked(path, max_pixels=max_pixels) as hdus:
         return _named_planes(np.asarray(image_hdu(hdus, None).data), profile, shape)
