@@ -142,7 +142,7 @@ def _facts(summary: Mapping[str, Any]) -> list[Fact]:
     warned = sum(v.get("gate") == "warn" for v in visits)
     patches = summary["plan"]["patches"]
     before, after = overlaps["rms_before"], overlaps["rms_after"]
-    gain = f", {before / after:.3g} × smaller" if before and after else ""
+    gain = f", {_times(before / after)} × smaller" if before and after else ""
     seconds = sum(float(value or 0.0) for value in summary["timings"].values())
     return [
         Fact("Tract", str(summary["tract"]), f"{patches['nx']} × {patches['ny']} patches"),
@@ -178,9 +178,9 @@ def _reasons(row: Mapping[str, Any], limits: Mapping[str, Any]) -> list[str]:
         "disconnected": "no chain of overlaps ties it to the reference, so it was left out of "
         "the matched coadd",
         "ratio": f"matched MSE / difference variance is {_num(row.get('ratio'))}, the limit is "
-        f"{_num(limits.get('gate_ratio'))} (match.gate_ratio)",
+        f"{limits.get('gate_ratio')} (match.gate_ratio)",
         "rms": f"fit RMS is {_num(row.get('fit_rms'))}, the limit is "
-        f"{_num(limits.get('gate_rms'))} (match.gate_rms)",
+        f"{limits.get('gate_rms')} (match.gate_rms)",
     }
     reasons = [str(reason) for reason in row.get("reasons") or ()]
     if row["status"] in {"disconnected", "dropped"} and row["status"] not in reasons:
@@ -214,8 +214,12 @@ def _num(value: object, digits: int = 4) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     if isinstance(value, float):
-        return f"{value:.{digits}g}".replace("-", "−")
+        return f"{value:#.{digits}g}".rstrip(".").replace("-", "−")
     return str(value)
+
+
+def _times(factor: float) -> str:
+    return f"{factor:,.0f}" if factor >= 100 else f"{factor:.2g}"
 
 
 def _percent(value: object) -> str:

@@ -118,10 +118,10 @@ class _Panels:
 
 
 def _sheet(maps: Sequence[OffsetMap], limit: float, view: tuple[int, int], unit: str) -> bytes:
-    columns = min(_COLUMNS, max(len(maps), 3))
+    rows = -(-len(maps) // _COLUMNS)
+    columns = max(-(-len(maps) // rows), 3)
     width = (_WIDTH - _LEFT) / columns - _GAP_X
-    panel = float(np.clip(width * view[0] / view[1], 0.8, 4.5))
-    panels = _Panels(columns, -(-len(maps) // columns), panel)
+    panels = _Panels(columns, rows, float(np.clip(width * view[0] / view[1], 0.8, 4.5)))
     figure = blank(_WIDTH, panels.height, fit=False)
     for i, item in enumerate(maps):
         ax = figure.add_axes(panels.place(i))

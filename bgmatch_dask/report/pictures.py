@@ -23,6 +23,8 @@ from bgmatch_dask.store import TractStore
 __all__ = ("Picture", "draw_pictures", "read_offset_maps")
 
 _WIDE, _SMALL = 1100, 700
+_FLOW = ("plan", "ingest", "reference", "difference", "solve", "match", "coadd", "report")
+"""The summary is stored with sorted keys, so that the order of the stages is lost in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def draw_pictures(store: TractStore, run: str, summary: Mapping[str, Any]) -> li
     pictures += _offset_pictures(read_offset_maps(store, run), unit)
     if summary["timings"]:
         timings = {str(name): float(value or 0.0) for name, value in summary["timings"].items()}
+        timings = dict(sorted(timings.items(), key=lambda item: _place_in_flow(item[0])))
         pictures.append(
             Picture(
                 "timings",
@@ -116,7 +119,7 @@ def _overlap_picture(pairs: Sequence[Mapping[str, Any]], unit: str) -> Picture:
         "overlaps",
         "Histograms of the mean differences of overlapping visits, before and after matching",
         f"Size of the clipped mean difference hub − visit of each of the {len(pairs)} measured "
-        "pairs, over the pixels that both have. Right to left is better.",
+        "pairs, over the pixels that both have. Further left is better.",
         difference_histogram(before, after, sigma, unit),
     )
 
@@ -150,6 +153,10 @@ def read_offset_maps(store: TractStore, run: str) -> list[OffsetMap]:
             covered = np.asarray(counts[index], np.float64) > 0
             maps.append(OffsetMap(visit, offset, np.asarray(flags[index], np.uint8), covered))
     return maps
+
+
+def _place_in_flow(stage: str) -> int:
+    return _FLOW.index(stage) if stage in _FLOW else len(_FLOW)
 
 
 def _number(value: object) -> float:

@@ -64,8 +64,8 @@ def test_page_has_all_pictures_and_sections(report):
     headings = ("Before and after", "Depth", "Offsets", "Visits", "Reference", "Rejected inputs")
     for heading in (*headings, "Time", "Solver", "Configuration"):
         assert heading in text
-    assert "90 → 0.01 DN" in text
-    assert "matched MSE / difference variance is 2, the limit is 1.1" in text
+    assert "90.0 → 0.0100 DN" in text
+    assert "matched MSE / difference variance is 2.000, the limit is 1.1" in text
     assert f"Visit {EVIL}: no chain of overlaps" in text
 
 
