@@ -63,3 +63,22 @@ def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("there are no real images beside the repository")
     return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def orion(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder in which the tutorial's run on real images was made, and its command."""
+    import subprocess
+    import sys
+
+    folder = tmp_path_factory.mktemp("orion")
+    (folder / "2mass_orion_J").symlink_to(shared_data / "2mass_orion_J")
+    command = "bgmatch run --profile 2mass --store orion.zarr 2mass_orion_J/*.fits"
+    subprocess.run(
+        [sys.executable, "-m", "bgmatch_dask", *command.split()[1:], "--quiet"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        timeout=280,
+    )
+    return folder, command

@@ -56,6 +56,7 @@ def run_tract(
     """
     ledger = Ledger(plan.location, plan.config.run)
     run = RunContext(plan, ledger, engine or SerialEngine(), tuple(listeners))
+    _uncommit(run)
     ingested = stages.ingest(run)
     plan.location.write_json(f"runs/{plan.config.run}/plan.json", plan.to_json())
     choice, sums = stages.reference(run, ingested)
@@ -81,6 +82,13 @@ def _unmatched_visits(solution: Solution) -> list[str]:
         if not component.has_reference
         for visit in component.visits
     ]
+
+
+def _uncommit(run: RunContext) -> None:
+    """Take back the mark of an earlier run of this name, because its products may now change."""
+    name = f"runs/{run.plan.config.run}/commit.json"
+    if run.plan.location.exists(name):
+        run.plan.location.delete(name)
 
 
 def _commit(run: RunContext) -> None:

@@ -1,7 +1,8 @@
 """Receipts: what each unit of work did. They, not the arrays, say what is done.
 
-Receipts of one stage lie in JSON-lines segments ``runs/<run>/receipts/<stage>/<n>.jsonl``,
-each written in one step by the driver after the units' data are in place.
+Receipts of one stage lie in JSON-lines segments, each written in one step by the driver after the
+units' data are in place: ``runs/<run>/receipts/<stage>/<n>.jsonl``, and for ingest, whose pixels all
+runs share, ``receipts/ingest/<n>.jsonl``.
 """
 
 from __future__ import annotations
@@ -58,12 +59,18 @@ class Ledger:
 
     def __init__(self, location: Location, run: str) -> None:
         self.location = location
-        self.prefix = f"runs/{run}/receipts"
+        self.run = run
+
+    def prefix(self, stage: str) -> str:
+        """Return where the segments of a stage lie."""
+        if stage == "ingest":
+            return "receipts/ingest"
+        return f"runs/{self.run}/receipts/{stage}"
 
     def read(self, stage: str) -> dict[str, Receipt]:
         """Return the newest receipt of every unit of a stage."""
         receipts: dict[str, Receipt] = {}
-        for name in self.location.list(f"{self.prefix}/{stage}"):
+        for name in self.location.list(self.prefix(stage)):
             for line in self.location.read_bytes(name).splitlines():
                 receipt = Receipt.from_json(json.loads(line))
                 receipts[receipt.unit] = receipt
@@ -74,13 +81,13 @@ class Ledger:
         lines = [json.dumps(r.to_json(), sort_keys=True) for r in receipts]
         if not lines:
             return
-        names = list(self.location.list(f"{self.prefix}/{stage}"))
+        names = list(self.location.list(self.prefix(stage)))
         number = 1 + max((int(n.rsplit("/", 1)[1].split(".")[0]) for n in names), default=0)
         self.location.write_bytes(
-            f"{self.prefix}/{stage}/{number:08d}.jsonl", ("\n".join(lines) + "\n").encode()
+            f"{self.prefix(stage)}/{number:08d}.jsonl", ("\n".join(lines) + "\n").encode()
         )
 
     def clear(self, stage: str) -> None:
         """Forget the receipts of a stage."""
-        for name in list(self.location.list(f"{self.prefix}/{stage}")):
+        for name in list(self.location.list(self.prefix(stage))):
             self.location.delete(name)
