@@ -152,7 +152,7 @@ def _facts(summary: Mapping[str, Any]) -> list[Fact]:
         Fact(
             "Rms of overlap differences",
             f"{_num(before, 3)} → {_num(after, 3)} {summary['unit']}",
-            f"{overlaps['pairs']} pairs of visits{gain}",
+            f"pairs of visits: {overlaps['pairs']}{gain}",
         ),
         Fact("Gate", f"{warned} warned", f"of {len(visits)} visits"),
         Fact("Inputs rejected", str(len(summary["rejected"]))),

@@ -118,8 +118,8 @@ def _overlap_picture(pairs: Sequence[Mapping[str, Any]], unit: str) -> Picture:
     return Picture(
         "overlaps",
         "Histograms of the mean differences of overlapping visits, before and after matching",
-        f"Size of the clipped mean difference hub − visit of each of the {len(pairs)} measured "
-        "pairs, over the pixels that both have. Further left is better.",
+        f"Size of the clipped mean difference hub − visit of each measured pair "
+        f"({len(pairs)}), over the pixels that both have. Further left is better.",
         difference_histogram(before, after, sigma, unit),
     )
 
