@@ -87,7 +87,8 @@ def scan_inputs(paths: Iterable[str], profile: Profile, *, max_pixels: int) -> C
     InputError
         ``inputs-empty`` when nothing matches.
     """
-    names = list(dict.fromkeys(_expand(paths)))
+    # Workers may run in another folder, so that only absolute paths mean the same to them.
+    names = list(dict.fromkeys(str(Path(name).absolute()) for name in _expand(paths)))
     wanted = [name for name in names if profile.accepts(Path(name).name)]
     if not wanted:
         raise InputError(
