@@ -1,8 +1,8 @@
 """Receipts: what each unit of work did. They, not the arrays, say what is done.
 
 Receipts of one stage lie in JSON-lines segments, each written in one step by the driver after the
-units' data are in place: ``runs/<run>/receipts/<stage>/<n>.jsonl``, and for ingest, whose pixels all
-runs share, ``receipts/ingest/<n>.jsonl``.
+units' data are in place: ``runs/<run>/receipts/<stage>/<n>.jsonl``, and for ingest, whose pixels
+all runs share, ``receipts/ingest/<n>.jsonl``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bgmatch_dask.errors import Rejected
+from bgmatch_dask.errors import Rejected, StoreError
 from bgmatch_dask.store.location import Location
 
 __all__ = ("Ledger", "Receipt")
@@ -68,12 +68,25 @@ class Ledger:
         return f"runs/{self.run}/receipts/{stage}"
 
     def read(self, stage: str) -> dict[str, Receipt]:
-        """Return the newest receipt of every unit of a stage."""
+        """Return the newest receipt of every unit of a stage.
+
+        Raises
+        ------
+        StoreError
+            ``receipts-corrupt`` when a segment is not what was written.
+        """
         receipts: dict[str, Receipt] = {}
         for name in self.location.list(self.prefix(stage)):
-            for line in self.location.read_bytes(name).splitlines():
-                receipt = Receipt.from_json(json.loads(line))
-                receipts[receipt.unit] = receipt
+            try:
+                lines = [json.loads(line) for line in self.location.read_bytes(name).splitlines()]
+                receipts |= {line["unit"]: Receipt.from_json(line) for line in lines}
+            except (ValueError, TypeError, KeyError) as error:
+                raise StoreError(
+                    "receipts-corrupt",
+                    f"{name} cannot be read: {error}",
+                    where=self.location.url,
+                    fix="Delete this file and run again; what it spoke of is done once more.",
+                ) from error
         return receipts
 
     def append(self, stage: str, receipts: Iterable[Receipt]) -> None:

@@ -134,15 +134,30 @@ class TractStore:
     def _read(self, path: str, region: tuple[int | slice, ...]) -> NDArray[Any]:
         array = self.array(path)
         try:
-            return np.asarray(array[region])
+            values = np.asarray(array[region])
         except (ValueError, RuntimeError) as error:
             # Checksums and codecs of Zarr raise these two for bytes that have changed.
-            raise StoreError(
-                "store-corrupt",
-                f"{path}{list(region[:2])} cannot be read back: {error}",
-                where=self.location.url,
-                fix="Delete the receipts of this unit's stage, or the store, and run again.",
-            ) from error
+            raise self._corrupt(path, region, str(error)) from error
+        if self._is_hollow(array, region):
+            raise self._corrupt(path, region, "the file is empty")
+        return values
+
+    def _is_hollow(self, array: zarr.Array[Any], region: tuple[int | slice, ...]) -> bool:
+        """Whether a crash of the machine left a file without bytes, which Zarr takes for none."""
+        folder = self.location.local_path
+        if folder is None:
+            return False
+        index = tuple(part if isinstance(part, int) else 0 for part in region)
+        file = folder / array.path / array.metadata.encode_chunk_key(index)
+        return file.is_file() and file.stat().st_size == 0
+
+    def _corrupt(self, path: str, region: tuple[int | slice, ...], why: str) -> StoreError:
+        return StoreError(
+            "store-corrupt",
+            f"{path}{list(region[:2])} cannot be read back: {why}",
+            where=self.location.url,
+            fix="Delete the receipts of this unit's stage, or the store, and run again.",
+        )
 
 
 def assert_aligned(array: zarr.Array[Any], region: tuple[int | slice, ...]) -> None:
