@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,19 @@ from bgmatch_dask.cli.options import Json, StoreArgument
 
 __all__ = ("export", "info", "report")
 
-RunName = Annotated[str, typer.Option("--run", help="Name of the run inside the store.")]
+RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+
+
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(RUN_NAME, name):
+        raise typer.BadParameter("a run's name has letters, digits, '.', '_' and '-' only")
+    return name
+
+
+RunName = Annotated[
+    str,
+    typer.Option("--run", callback=_plain_name, help="Name of the run inside the store."),
+]
 Product = Literal["offset", "matched", "coadd", "unmatched-coadd", "nimage"]
 
 

@@ -110,6 +110,7 @@ def test_config_show_is_a_valid_configuration(tmp_path):
         (["info", "missing.zarr"], 1, "store-missing"),
         (["simulate", "out", "--patches", "3"], 2, "patches-invalid"),
         (["run", "--bogus"], 2, "No such option"),
+        (["info", "missing.zarr", "--run", "../x"], 2, "--run"),
     ],
 )
 def test_errors_say_what_where_and_what_to_do(arguments, code, says, tmp_path, monkeypatch):
