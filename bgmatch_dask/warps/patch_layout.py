@@ -35,14 +35,16 @@ def infer_patches(boxes: Sequence[Box], config: TractConfig) -> PatchGrid:
     GeometryError
         ``patches-unclear`` when the boxes do not settle the grid.
     """
-    x = _axis(sorted({(b.x0, b.x1) for b in boxes}), config, 0)
-    y = _axis(sorted({(b.y0, b.y1) for b in boxes}), config, 1)
-    if x is None and y is None:
+    columns = sorted({(b.x0, b.x1) for b in boxes})
+    rows = sorted({(b.y0, b.y1) for b in boxes})
+    x, y = _axis(columns, config, 0), _axis(rows, config, 1)
+    if x is None and y is not None:
+        x = _from_other(columns, y)
+    if y is None and x is not None:
+        y = _from_other(rows, x)
+    if x is None or y is None or x[3] != y[3]:
         raise _unclear(boxes)
-    border = (x or y or (0, 0, 0, 0))[3]
-    x = x or _single(boxes, border, horizontal=True)
-    y = y or _single(boxes, border, horizontal=False)
-    return PatchGrid(x[0], y[0], x[1], y[1], border, x[2], y[2])
+    return PatchGrid(x[0], y[0], x[1], y[1], x[3], x[2], y[2])
 
 
 def _axis(
@@ -57,17 +59,21 @@ def _axis(
     if not boundaries:
         return _known(spans) if len(spans) == 1 else None
     border = max(boundaries.values())
-    size = _inner_size(sorted(boundaries), spans, border)
-    return _whole(spans, size, border)
+    # The longest box has both its borders, or lies at an end of the tract and is clipped there.
+    longest = max(hi - lo for lo, hi in spans)
+    for size in (longest - 2 * border, longest - border, longest):
+        if size > 0 and all(b % size == 0 for b in boundaries) and _fits(spans, size, border):
+            return _whole(spans, size, border)
+    return None
 
 
-def _inner_size(boundaries: list[int], spans: list[tuple[int, int]], border: int) -> int:
-    gaps = [b - a for a, b in pairwise(boundaries)]
-    if gaps:
-        return min(gaps)
-    # With one boundary the lower patch tells: it is clipped at the tract's edge, or not.
-    start = spans[0][0]
-    return boundaries[0] - (start if start == 0 else start + border)
+def _fits(spans: list[tuple[int, int]], size: int, border: int) -> bool:
+    """Whether all spans are those of patches, each end with its border or clipped to the inner."""
+    for lo, hi in spans:
+        start = (lo + hi) // 2 // size * size
+        if start - lo not in {0, border} or hi - start - size not in {0, border}:
+            return False
+    return True
 
 
 def _whole(spans: list[tuple[int, int]], size: int, border: int) -> tuple[int, int, int, int]:
@@ -93,12 +99,19 @@ def _known(spans: list[tuple[int, int]]) -> tuple[int, int, int, int] | None:
     return None
 
 
-def _single(boxes: Sequence[Box], border: int, *, horizontal: bool) -> tuple[int, int, int, int]:
-    """Return the axis of a tract that is one patch wide: clipped at 0, or with full borders."""
-    spans = {(b.x0, b.x1) if horizontal else (b.y0, b.y1) for b in boxes}
+def _from_other(
+    spans: list[tuple[int, int]], other: tuple[int, int, int, int]
+) -> tuple[int, int, int, int] | None:
+    """Return an axis without neighbours: of square patches, or one patch wide.
+
+    A single patch is clipped at 0 on both ends, or has full borders.
+    """
+    _, size, _, border = other
+    if _fits(spans, size, border):
+        return _whole(spans, size, border)
     if len(spans) != 1:
-        raise _unclear(boxes)
-    lo, hi = spans.pop()
+        return None
+    lo, hi = spans[0]
     if lo == 0:
         return 0, hi, 1, border
     return lo + border, hi - lo - 2 * border, 1, border
