@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -238,7 +239,7 @@ def match(run: RunContext, ingested: Ingested, solution: Solution) -> None:
     for name in PLANES:
         if name not in group:
             create_plane_array(group, name, run.plan.spec)
-    digest = solution_digest(run, ingested, solution)
+    digest = solution_digest(ingested, solution)
     tasks = [
         MatchTask(run.plan.location.url, config.run, visit, patch, str(solution.reference), digest)
         for visit, patch in ingested.usable
@@ -254,7 +255,7 @@ def coadd(run: RunContext, ingested: Ingested, solution: Solution, dropped: Sequ
         for plane in COADD_PLANES:
             if plane not in group:
                 create_patch_array(group, plane, COADD_PLANES[plane], run.plan.spec)
-    digest = solution_digest(run, ingested, solution)
+    digest = solution_digest(ingested, solution)
     tasks = [
         CoaddTask(
             url=run.plan.location.url,
@@ -281,8 +282,12 @@ def _weights(ingested: Ingested, patch: int) -> tuple[tuple[str, float], ...]:
     return tuple((v, 1.0 / s) for v, s in variances.items() if np.isfinite(s) and s > 0)
 
 
-def solution_digest(run: RunContext, ingested: Ingested, solution: Solution) -> str:
-    """Return the digest of all pixels and all settings that the offsets follow from."""
+def solution_digest(ingested: Ingested, solution: Solution) -> str:
+    """Return the digest of all pixels and offsets that matched warps and coadds are made of."""
+    content = hashlib.blake2b(digest_size=8)
+    for visit, offset in solution.offsets.items():
+        content.update(str(visit).encode())
+        content.update(np.ascontiguousarray(offset.nodes).tobytes())
+        content.update(np.ascontiguousarray(offset.variance).tobytes())
     digests = {unit: receipt.digest for unit, receipt in ingested.receipts.items()}
-    config = run.plan.config
-    return stage_digest(digests, config.match, config.background, str(solution.reference))
+    return stage_digest(digests, str(solution.reference), content.hexdigest())
