@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -73,19 +75,36 @@ def connect(config: ClusterConfig) -> Iterator[Client]:
 
 @contextmanager
 def _local(config: ClusterConfig) -> Iterator[LocalCluster]:
-    with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": THREAD_CAPS}),
-        LocalCluster(
-            n_workers=config.workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=config.memory_limit,
-            host="127.0.0.1",
-            dashboard_address=config.dashboard,
-            silence_logs=50,
-        ) as cluster,
-    ):
-        yield cluster
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": THREAD_CAPS}):
+        with _deaf_to_interrupts():
+            cluster = LocalCluster(
+                n_workers=config.workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=config.memory_limit,
+                host="127.0.0.1",
+                dashboard_address=config.dashboard,
+                silence_logs=50,
+            )
+        with cluster:
+            yield cluster
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let processes that start here ignore Ctrl-C, which is for this process to answer.
+
+    A terminal sends the signal to all processes; workers would die with tracebacks before this
+    one has written down what they finished.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _await_workers(client: Client, address: str) -> None:
