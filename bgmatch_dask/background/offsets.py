@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from bgmatch_dask.background.layout import GUARD
 from bgmatch_dask.background.solution import Offset
 from bgmatch_dask.geometry import Box, SuperpixelGrid
-from bgmatch_dask.numerics.keys import TAPS, keys_averages, keys_render
+from bgmatch_dask.numerics.keys import TAPS, keys_averages, keys_render, linear_render
 
 __all__ = ("at_superpixels", "render", "render_flags", "render_variance")
 
@@ -46,8 +46,7 @@ def render_variance(offset: Offset, box: Box) -> NDArray[np.float32]:
         without undershoot; bitwise equal in overlaps as in `render`.
     """
     y, x = _positions(offset.grid, box)
-    rows = _interpolate(offset.variance, y, 0)
-    return _interpolate(rows, x, 1).astype(np.float32)
+    return linear_render(offset.variance, x, y)
 
 
 def at_superpixels(offset: Offset) -> Array:
@@ -82,15 +81,3 @@ def _positions(grid: SuperpixelGrid, box: Box) -> tuple[Array, Array]:
         (rows - grid.y_centres[0]) / grid.bin_y,
         (columns - grid.x_centres[0]) / grid.bin_x,
     )
-
-
-def _interpolate(values: Array, t: Array, axis: int) -> Array:
-    """Interpolate linearly along one axis, constant beyond the ends."""
-    last = values.shape[axis] - 1
-    place = np.clip(t, 0.0, last)
-    low = np.minimum(np.floor(place).astype(np.int64), max(last - 1, 0))
-    share = np.expand_dims(place - low, 1 - axis)
-    first = np.take(values, low, axis=axis)
-    second = np.take(values, np.minimum(low + 1, last), axis=axis)
-    out: Array = first + share * (second - first)
-    return out

@@ -130,34 +130,43 @@ def _design(rows: TapRows, nodes: list[Array]) -> tuple[Array, Array]:
     )
 
 
-def _solve(
-    observations: Observations, design: tuple[Array, Array], ridge: Array, robust: Array
-) -> _Fit:
-    n_terms, n_visits = design[0].shape[1], len(ridge)
-    weights = observations.weight * robust
+def _normal_equations(
+    observations: Observations, design: tuple[Array, Array], weights: Array, n_visits: int
+) -> tuple[Array, Array]:
+    """Return the normal matrix ``(v, term, v, term)`` and the right-hand side ``(v, term)``."""
+    n_terms = design[0].shape[1]
     matrix = np.zeros((n_visits, n_terms, n_visits, n_terms))
     right = np.zeros((n_visits, n_terms))
-    ends = (observations.visit, observations.hub)
     starts = np.searchsorted(observations.pair, np.arange(len(observations.pairs) + 1))
     for begin, end in pairwise(starts):
-        if begin == end:
-            continue
         at = slice(begin, end)
-        sides = [(int(e[begin]), d[at]) for e, d in zip(ends, design, strict=True) if e[begin] >= 0]
+        sides = [
+            (int(e[begin]), d[at])
+            for e, d in zip((observations.visit, observations.hub), design, strict=True)
+            if e[begin] >= 0
+        ]
         for v, one in sides:
             weighted = one * weights[at, np.newaxis]
             right[v] += weighted.T @ observations.value[at]
             for u, other in sides:
                 matrix[v, :, u] += weighted.T @ other
+    return matrix, right
+
+
+def _solve(
+    observations: Observations, design: tuple[Array, Array], ridge: Array, robust: Array
+) -> _Fit:
+    n_terms, n_visits = design[0].shape[1], len(ridge)
+    weights = observations.weight * robust
+    matrix, right = _normal_equations(observations, design, weights, n_visits)
     size = n_visits * n_terms
     normal = matrix.reshape(size, size)
-    scale = np.maximum(np.diag(normal).reshape(n_visits, n_terms)[:, :1], 1e-300)
-    prior = np.repeat(ridge[:, np.newaxis] * np.ones_like(scale), n_terms, axis=1)
-    prior[:, 0] = 0.0
-    prior += _FREE_RIDGE * scale * (np.arange(n_terms) > 0)
+    scale = np.diag(normal)[::n_terms, np.newaxis]
+    prior = (ridge[:, np.newaxis] + _FREE_RIDGE * scale) * (np.arange(n_terms) > 0)
     factor = cho_factor(normal + np.diag(prior.ravel()), lower=True)
     coefficients = cho_solve(factor, right.ravel()).reshape(n_visits, n_terms)
     covariance = cho_solve(factor, np.eye(size))
+    ends = (observations.visit, observations.hub)
     prediction = _predict(ends, design, coefficients)
     freedom = size - float((prior.ravel() * np.diag(covariance)).sum())
     squares = float((weights * (observations.value - prediction) ** 2).sum())

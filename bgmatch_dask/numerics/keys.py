@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("TAPS", "keys_averages", "keys_render", "keys_weights")
+__all__ = ("TAPS", "keys_averages", "keys_render", "keys_weights", "linear_render")
 
 Array = NDArray[np.float64]
 
@@ -130,6 +130,30 @@ def keys_render(nodes: Array, x: Array, y: Array) -> NDArray[np.float32]:
     out = np.empty((len(y), len(x)), np.float32)
     _render(np.ascontiguousarray(nodes), x_base, x_weights, y_base, y_weights, out)
     return out
+
+
+def linear_render(nodes: Array, x: Array, y: Array) -> NDArray[np.float32]:
+    """Render node values linearly, constant beyond the outermost nodes.
+
+    Parameters, result and bitwise agreement are those of `keys_render`; any number of nodes.
+    """
+    padded = np.pad(nodes, 1, mode="edge")
+    x_base, x_weights = _linear_weights(x, nodes.shape[1])
+    y_base, y_weights = _linear_weights(y, nodes.shape[0])
+    out = np.empty((len(y), len(x)), np.float32)
+    _render(
+        np.pad(padded, ((0, 2), (0, 2)), mode="edge"), x_base, x_weights, y_base, y_weights, out
+    )
+    return out
+
+
+def _linear_weights(t: Array, n_nodes: int) -> tuple[NDArray[np.int64], Array]:
+    """Return linear weights in the form of four taps, on nodes that are padded by one."""
+    place = np.clip(t, 0.0, n_nodes - 1.0)
+    low = np.floor(place)
+    f = place - low
+    zero = np.zeros_like(f)
+    return low.astype(np.int64), np.stack([zero, 1.0 - f, f, zero], axis=-1)
 
 
 @numba.njit(cache=True, nogil=True)
