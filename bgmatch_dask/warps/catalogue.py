@@ -27,6 +27,12 @@ __all__ = ("Catalogue", "InputFile", "celestial_wcs", "image_hdu", "scan_inputs"
 Cards = tuple[tuple[str, str | float | int], ...]
 
 
+_WCS_NUMBERS = (
+    *(f"{name}{axis}" for name in ("CRVAL", "CRPIX", "CDELT", "CROTA") for axis in "12"),
+    *(f"{name}{i}_{j}" for name in ("CD", "PC") for i in "12" for j in "12"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class InputFile:
     """One usable input, as its headers describe it."""
@@ -185,6 +191,10 @@ def celestial_wcs(header: fits.Header) -> WCS:
     InputError
         ``wcs-missing`` when there is none, ``wcs-unusable`` when it cannot be read.
     """
+    for key in _WCS_NUMBERS:
+        # A card that is text would count as zero, or as one, without a word.
+        if isinstance(header.get(key), str):
+            raise InputError("wcs-unusable", f"The card {key} holds no number")
     with warnings.catch_warnings():
         # Old surveys write cards that astropy repairs and reports; the result is checked below.
         warnings.simplefilter("ignore", AstropyWarning)
@@ -202,8 +212,10 @@ def celestial_wcs(header: fits.Header) -> WCS:
 def _on_sky(wcs: WCS, shape: tuple[int, int]) -> tuple[tuple[tuple[float, float], ...], float]:
     """Return the edge of an image [deg] and its pixel size [arcsec]."""
     try:
-        corners = _edge_on_sky(wcs, shape)
-        scale = float(np.sqrt(proj_plane_pixel_area(wcs)) * 3600.0)
+        # Absurd matrices overflow; the results are checked.
+        with np.errstate(all="ignore"):
+            corners = _edge_on_sky(wcs, shape)
+            scale = float(np.sqrt(proj_plane_pixel_area(wcs)) * 3600.0)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         # Singular matrices, frames that astropy does not know, projections without a solution.
         raise InputError("wcs-unusable", f"The WCS gives no sky positions: {error}") from error

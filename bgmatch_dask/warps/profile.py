@@ -118,8 +118,10 @@ class ZeroPoint(_Part):
             value = float(header[self.header])
         except (KeyError, TypeError, ValueError):
             value = float("nan")
-        if self.counts_at is not None and value > 0:
-            value = self.counts_at + 2.5 * float(np.log10(value))
+        if self.counts_at is not None:
+            # No counts, or fewer, have no magnitude.
+            counts = value if value > 0 else float("nan")
+            value = self.counts_at + 2.5 * float(np.log10(counts))
         if not np.isfinite(value):
             raise InputError(
                 "zero-point-missing",

@@ -47,10 +47,12 @@ def resample_unit(
 ) -> tuple[Warp | None, tuple[Rejected, ...]]:
     """Put the files of one visit together into its warp on one patch.
 
-    Interpolation is bilinear. A pixel next to a masked or missing one takes its planes. Where
-    files overlap, the first one in order of path wins, so that the result is one exposure's
-    pixels, not an average with other noise. The variance is the square of each file's sky noise,
-    measured on its own pixels (`bgmatch_dask.warps.noise`); photon noise of sources is not in it.
+    Interpolation is bilinear; in the outer half of an image's edge pixels, where there is no
+    second pixel, the value is that of the edge. A pixel next to a masked or missing one takes its
+    planes. Where files overlap, the first one in order of path wins, so that the result is one
+    exposure's pixels, not an average with other noise. The variance is the square of each file's
+    sky noise, measured on its own pixels (`bgmatch_dask.warps.noise`); photon noise of sources is
+    not in it.
 
     Parameters
     ----------
@@ -150,6 +152,10 @@ def _named_planes(
 ) -> NDArray[np.int32]:
     if bits.shape != shape or profile.mask is None:
         raise InputError("plane-shape", f"The mask has the shape {bits.shape}, the image {shape}")
+    if bits.dtype.kind not in "iu":
+        raise InputError(
+            "plane-dtype", f"The mask holds {bits.dtype.name}, it should hold integers"
+        )
     mask = np.zeros(shape, np.int32)
     for name, bit in profile.mask.planes.items():
         mask |= ((bits >> bit) & 1).astype(np.int32) << np.int32(MASK_PLANES[name])
