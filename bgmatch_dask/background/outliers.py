@@ -21,6 +21,7 @@ __all__ = ("outlier_footprints",)
 _CELL = 8
 _LOCAL = 9
 _MAD_TO_SIGMA = 1.482602218505602
+_TREND_ROUNDS = 4
 _FAINT = 0.5
 """Footprints grow into cells above this share of the threshold."""
 
@@ -36,7 +37,8 @@ def outlier_footprints(
 ) -> Bools:
     """Find the footprints of what differs between two visits on scales of 8 to 40 pixels.
 
-    The means of cells of 8² pixels are compared with the median of the 9 × 9 cells around them.
+    The means of cells of 8² pixels, less a quadratic surface through all of them, are compared
+    with the median of the 9 × 9 cells around them.
     Cells beyond ``n_sigma`` robust standard deviations, of either sign, seed footprints that
     grow into neighbours beyond half of that and then by one cell more.
 
@@ -58,7 +60,9 @@ def outlier_footprints(
     seen = np.isfinite(mean)
     if np.count_nonzero(seen) < _LOCAL:
         return np.zeros(good.shape, bool)
-    deviation = np.where(seen, mean - _surroundings(mean, seen), 0.0)
+    # A median has no inner side at an edge, where it would take any slope for an outlier.
+    flat = mean - _trend(mean, seen)
+    deviation = np.where(seen, flat - _surroundings(flat, seen), 0.0)
     scaled = np.abs(deviation) / np.where(seen, error, 1.0)
     # Sky residuals and correlated noise widen the distribution: scale it by its own width.
     width = max(_MAD_TO_SIGMA * float(np.median(scaled[seen])), 1.0)
@@ -73,7 +77,8 @@ def _cell_means(
     hub_image: NDArray[np.float32], image: NDArray[np.float32], good: Bools
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and standard error of every cell, NaN where fewer than a quarter is good."""
-    difference = np.where(good, hub_image - image, 0.0).astype(np.float64)
+    difference = np.zeros(good.shape)
+    np.subtract(hub_image, image, out=difference, where=good, dtype=np.float64)
     count = _cell_sums(good.astype(np.float64))
     enough = count >= _CELL**2 / 4
     n = np.where(enough, count, np.nan)
@@ -88,6 +93,21 @@ def _cell_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
     starts = [np.arange(0, length, _CELL) for length in values.shape]
     rows = np.add.reduceat(values, starts[0], axis=0)
     return np.add.reduceat(rows, starts[1], axis=1)
+
+
+def _trend(mean: NDArray[np.float64], seen: Bools) -> NDArray[np.float64]:
+    """Return the quadratic surface through the cells that are within three sigma of it."""
+    y, x = np.indices(mean.shape) / max(*mean.shape, 2) - 0.5
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+    level = float(np.median(mean[seen]))
+    surface = np.full(mean.shape, level)
+    for _ in range(_TREND_ROUNDS):
+        residual = np.where(seen, mean - surface, 0.0)
+        width = _MAD_TO_SIGMA * float(np.median(np.abs(residual[seen])))
+        kept = seen & (np.abs(residual) <= 3.0 * width)
+        solution, *_ = np.linalg.lstsq(terms[kept], mean[kept] - level, rcond=None)
+        surface = level + terms @ solution
+    return surface
 
 
 def _surroundings(mean: NDArray[np.float64], seen: Bools) -> NDArray[np.float64]:

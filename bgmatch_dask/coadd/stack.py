@@ -91,10 +91,12 @@ class Stack:
         image, variance, mask
             Planes of the warp.
         weight
-            Inverse sky variance of the warp.
+            Inverse sky variance of the warp; one that is not positive and finite adds nothing.
         bad_bits
             Pixels with these bits are left out, as are pixels that are not finite.
         """
+        if not (np.isfinite(weight) and weight > 0):
+            return
         good = np.isfinite(image) & np.isfinite(variance) & ((mask & bad_bits) == 0)
         np.add(self.weight, weight, out=self.weight, where=good)
         np.add(self.total, weight * image.astype(np.float64), out=self.total, where=good)
