@@ -29,7 +29,7 @@ from bgmatch_dask.background.observations import Observations, with_systematics
 from bgmatch_dask.background.robust import huber_weights
 from bgmatch_dask.background.solution import SolveConfig
 
-__all__ = ("Tuned", "tune")
+__all__ = ("Tuned", "solve_with", "stronger", "tune")
 
 Array = NDArray[np.float64]
 
@@ -94,7 +94,7 @@ def tune(
     strengths = _first_strengths(anchored, config)
     robust = np.ones(len(observations))
     chooses = config.smoothing is None or (config.slope_prior is None and not anchored.all())
-    tuned = _step(system, observations, strengths, robust)
+    tuned = solve_with(system, observations, strengths, robust)
     for _ in range(config.n_strength if chooses else config.n_robust):
         if tuned.noise == 0.0:
             return tuned
@@ -105,7 +105,7 @@ def tune(
         robust = huber_weights(residual, np.sqrt(observations.variance), config.huber)
         if chooses:
             strengths = _next_strengths(tuned, config)
-        tuned = _step(system, observations, strengths, robust)
+        tuned = solve_with(system, observations, strengths, robust)
     return _smoothest(tuned) if config.smoothing is None else tuned
 
 
@@ -116,17 +116,19 @@ def _smoothest(tuned: Tuned) -> Tuned:
     make it too weak for the rest; generalised cross-validation, ``Σ w r² / (n − freedom)²``,
     asks for prediction alone (Golub, Heath and Wahba 1979, Technometrics 21, 215).
     """
-    system, data = tuned.solver.system, tuned.observations
     for _ in range(_MAX_STRONGER):
-        strengths = replace(
-            tuned.strengths,
-            smoothing=np.minimum(_STRONGER * tuned.strengths.smoothing, _BOUNDS[1]),
-        )
-        other = _step(system, data, strengths, tuned.robust)
+        other = stronger(tuned)
         if other.noise == 0.0 or other.score >= tuned.score:
             break
         tuned = other
     return tuned
+
+
+def stronger(tuned: Tuned) -> Tuned:
+    """Return the solution with three times the smoothness."""
+    more = np.minimum(_STRONGER * tuned.strengths.smoothing, _BOUNDS[1])
+    strengths = replace(tuned.strengths, smoothing=more)
+    return solve_with(tuned.solver.system, tuned.observations, strengths, tuned.robust)
 
 
 def _first_strengths(anchored: NDArray[np.bool_], config: SolveConfig) -> Strengths:
@@ -138,9 +140,14 @@ def _first_strengths(anchored: NDArray[np.bool_], config: SolveConfig) -> Streng
     )
 
 
-def _step(
+def solve_with(
     system: SurfaceSystem, observations: Observations, strengths: Strengths, robust: Array
 ) -> Tuned:
+    """Solve directly with given strengths and robust weights.
+
+    The noise is 0 when nothing is left over: data without noise, or no more data than
+    parameters.
+    """
     weights = observations.weight * robust
     solver = solve_directly(system, weights, strengths)
     theta = _refined(solver, weights, strengths, weights * observations.value)

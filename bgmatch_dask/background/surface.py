@@ -12,30 +12,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
-from bgmatch_dask.background.layout import GUARD, NodeLayout, NodeWindow, lay_out, superpixel_rows
-from bgmatch_dask.background.normal_equations import (
-    DirectSolver,
-    Strengths,
-    SurfaceSystem,
-    Theta,
-    build_system,
-)
+from bgmatch_dask.background.layout import NodeLayout, NodeWindow, lay_out, superpixel_rows
+from bgmatch_dask.background.normal_equations import build_system
 from bgmatch_dask.background.observations import Observations
-from bgmatch_dask.background.robust import huber_weights
+from bgmatch_dask.background.refinement import Refined, refine
 from bgmatch_dask.background.smoothing_strength import Tuned, tune
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.geometry import SuperpixelGrid
-from bgmatch_dask.numerics.keys import keys_weights
 
 __all__ = ("SurfaceFit", "fit_surfaces")
 
 Array = NDArray[np.float64]
 
-_TOLERANCE = 1e-11
-_MAX_ITERATIONS = 400
-_FINE_ROBUST = 2
 _MAX_PITCH = 64
 _ROUNDING = 1e-12  # Below this share of the largest difference there is no signal.
 
@@ -111,10 +100,11 @@ def fit_surfaces(
     tuned = tune(build_system(observations, coarse), observations, anchored, config)
     observations = tuned.observations
     if coarse.pitch == wanted:
-        system, theta, robust, iterations = tuned.solver.system, tuned.theta, tuned.robust, 0
+        fine = Refined(tuned.solver.system, tuned, tuned.theta, tuned.noise, 0)
     else:
-        system = build_system(observations, lay_out(coverage, grid, wanted))
-        theta, robust, iterations = _refine(system, tuned, observations, config)
+        fine = refine(build_system(observations, lay_out(coverage, grid, wanted)), tuned, config)
+    system, theta, tuned = fine.system, fine.theta, fine.coarse
+    observations = tuned.observations
     windows = system.layout.windows
     starts = system.layout.starts
     return SurfaceFit(
@@ -124,16 +114,16 @@ def fit_surfaces(
             levels[v] + theta.nodes[starts[v] : starts[v + 1]].reshape(w.ny, w.nx)
             for v, w in enumerate(windows)
         ),
-        variance=tuple(_variance(tuned, v, plane) for v, plane in enumerate(coverage)),
+        variance=tuple(_variance(fine, v, plane) for v, plane in enumerate(coverage)),
         observations=replace(observations, value=observations.value + constant),
         prediction=constant + system.predict(theta),
-        robust=robust,
-        noise=tuned.noise,
+        robust=tuned.robust,
+        noise=fine.noise,
         smoothing=tuned.strengths.smoothing,
         slope_prior=float(tuned.strengths.ridge.max(initial=0.0)),
         freedom=tuned.freedom,
         leverage=_leverage(tuned, observations),
-        iterations=iterations,
+        iterations=fine.iterations,
     )
 
 
@@ -177,13 +167,18 @@ def _affordable(
     return best
 
 
-def _variance(tuned: Tuned, visit: int, plane: NDArray[np.bool_]) -> Array:
+def _variance(fine: Refined, visit: int, plane: NDArray[np.bool_]) -> Array:
+    """Return the variance of superpixel averages: exact where the direct solution is final.
+
+    Otherwise it is that of the coarser nodes, which the prior makes nearly equivalent.
+    """
+    tuned = fine.coarse
     ys, xs = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
     rows = np.arange(ys[0], ys[-1] + 1)
     columns = np.arange(xs[0], xs[-1] + 1)
     sy, sx = (a.ravel() for a in np.meshgrid(rows, columns, indexing="ij"))
     operator = superpixel_rows(tuned.solver.system.layout, visit, sy, sx)
-    inside = tuned.noise * tuned.inverse.variances(operator).reshape(len(rows), len(columns))
+    inside = fine.noise * tuned.inverse.variances(operator).reshape(len(rows), len(columns))
     pads = [
         (int(line[0]), int(n - 1 - line[-1])) for line, n in zip((ys, xs), plane.shape, strict=True)
     ]
@@ -195,98 +190,3 @@ def _leverage(tuned: Tuned, observations: Observations) -> Array:
     used = tuned.inverse.variances(tuned.solver.system.rows)
     out: Array = observations.weight * tuned.robust * used
     return out
-
-
-def _refine(
-    system: SurfaceSystem, tuned: Tuned, observations: Observations, config: SolveConfig
-) -> tuple[Theta, Array, int]:
-    transfer = _transfer(tuned.solver.system.layout, system.layout)
-    theta = Theta(transfer @ tuned.theta.nodes, tuned.theta.slopes)
-    robust, iterations = tuned.robust, 0
-    between = system.node_penalty(tuned.strengths)
-    for step in range(_FINE_ROBUST + 1):
-        if step:
-            residual = observations.value - system.predict(theta)
-            robust = huber_weights(residual, np.sqrt(observations.variance), config.huber)
-        weights = observations.weight * robust
-        equations = _Equations(system, weights, tuned.strengths, between)
-        right = system.right_side(weights * observations.value)
-        theta, iterations = _conjugate_gradients(equations, tuned.solver, transfer, right, theta)
-    return theta, robust, iterations
-
-
-@dataclass(frozen=True, slots=True)
-class _Equations:
-    system: SurfaceSystem
-    weights: Array
-    strengths: Strengths
-    between: sparse.csr_matrix
-
-    def residual(self, right: Theta, theta: Theta) -> Theta:
-        product = self.multiply(theta)
-        return Theta(right.nodes - product.nodes, right.slopes - product.slopes)
-
-    def multiply(self, theta: Theta) -> Theta:
-        return self.system.multiply(theta, self.weights, self.strengths, self.between)
-
-
-def _conjugate_gradients(
-    equations: _Equations,
-    solver: DirectSolver,
-    transfer: sparse.csr_matrix,
-    right: Theta,
-    start: Theta,
-) -> tuple[Theta, int]:
-    """Solve by conjugate gradients; coarse solution plus diagonal as preconditioner."""
-    diagonal = equations.system.diagonal(equations.weights, equations.strengths)
-    back = transfer.T.tocsr()
-
-    def precondition(r: Theta) -> Theta:
-        coarse = solver.solve(Theta(back @ r.nodes, r.slopes))
-        return Theta(transfer @ coarse.nodes + r.nodes / diagonal, coarse.slopes)
-
-    theta, residual = start, equations.residual(right, start)
-    goal = _TOLERANCE**2 * _dot(right, right)
-    direction, previous = residual, 0.0
-    for count in range(_MAX_ITERATIONS):
-        if _dot(residual, residual) <= goal:
-            return theta, count
-        z = precondition(residual)
-        now = _dot(residual, z)
-        direction = _add(z, direction, now / previous) if count else z
-        product = equations.multiply(direction)
-        step = now / _dot(direction, product)
-        theta = _add(theta, direction, step)
-        residual = _add(residual, product, -step)
-        previous = now
-    return theta, _MAX_ITERATIONS
-
-
-def _dot(a: Theta, b: Theta) -> float:
-    return float(a.nodes @ b.nodes + (a.slopes * b.slopes).sum())
-
-
-def _add(a: Theta, b: Theta, factor: float) -> Theta:
-    return Theta(a.nodes + factor * b.nodes, a.slopes + factor * b.slopes)
-
-
-def _transfer(coarse: NodeLayout, fine: NodeLayout) -> sparse.csr_matrix:
-    """Return the matrix that renders coarse node values at the fine nodes."""
-    ratio = fine.pitch / coarse.pitch
-    parts = []
-    for small, large in zip(coarse.windows, fine.windows, strict=True):
-        y = _axis_transfer(large.y0, large.ny, small.y0, small.ny, ratio)
-        x = _axis_transfer(large.x0, large.nx, small.x0, small.nx, ratio)
-        parts.append(sparse.kron(y, x))
-    return sparse.csr_matrix(sparse.block_diag(parts))
-
-
-def _axis_transfer(
-    fine_first: int, n_fine: int, coarse_first: int, n_coarse: int, ratio: float
-) -> sparse.csr_matrix:
-    steps = np.arange(n_fine, dtype=np.float64) + (fine_first - GUARD)
-    t: Array = steps * ratio + (GUARD - coarse_first)
-    base, weights = keys_weights(t, n_coarse)
-    matrix = np.zeros((n_fine, n_coarse))
-    np.put_along_axis(matrix, base[:, np.newaxis] + np.arange(4), weights, axis=1)
-    return sparse.csr_matrix(matrix)
