@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from bgmatch_dask import __version__
-from bgmatch_dask.cli import jobs, products, settings, simulated
+from bgmatch_dask.cli import jobs, match_warps, products, settings, simulated
 
 __all__ = ("app",)
 
@@ -43,6 +43,7 @@ app.command("demo")(simulated.demo)
 app.command("simulate")(simulated.simulate)
 app.command("plan")(jobs.plan)
 app.command("run")(jobs.run)
+app.command("match-warps")(match_warps.match_warps)
 app.command("report")(products.report)
 app.command("export")(products.export)
 app.command("info")(products.info)

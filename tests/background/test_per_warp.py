@@ -17,6 +17,7 @@ from bgmatch_dask.background.per_warp import (
     match_warp,
     match_warps,
     reference_costs,
+    weigh_match,
 )
 from bgmatch_dask.errors import ConfigError, InputError, MatchError
 from bgmatch_dask.geometry import Box
@@ -403,7 +404,11 @@ def test_gate(figures, reasons):
 
 
 def test_noise_of_the_match():
-    variance, weight = add_match_noise(np.ones((2, 2), np.float32), 0.5, figures_of(0.5, 2.0))
+    figures = figures_of(0.5, 2.0)
+    variance, weight = (
+        add_match_noise(np.ones((2, 2), np.float32), figures),
+        weigh_match(0.5, figures),
+    )
     np.testing.assert_array_equal(variance, np.full((2, 2), 1.25, np.float32))
     assert weight == pytest.approx(1 / 2.25)
 

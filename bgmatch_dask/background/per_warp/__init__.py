@@ -7,7 +7,12 @@ the offsets of neighbours agree (fault L-10).
 """
 
 from bgmatch_dask.background.per_warp.config import PerWarpConfig
-from bgmatch_dask.background.per_warp.consumer import GateDecision, WarpGate, add_match_noise
+from bgmatch_dask.background.per_warp.consumer import (
+    GateDecision,
+    WarpGate,
+    add_match_noise,
+    weigh_match,
+)
 from bgmatch_dask.background.per_warp.match import (
     PerWarpMatches,
     WarpFigures,
@@ -36,4 +41,5 @@ __all__ = (
     "match_warp",
     "match_warps",
     "reference_costs",
+    "weigh_match",
 )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.background.per_warp.match import WarpFigures
 
-__all__ = ("GateDecision", "WarpGate", "add_match_noise")
+__all__ = ("GateDecision", "WarpGate", "add_match_noise", "weigh_match")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +47,19 @@ class WarpGate:
         return GateDecision(not reasons, reasons)
 
 
-def add_match_noise(
-    variance: NDArray[np.float32], weight: float, figures: WarpFigures
-) -> tuple[NDArray[np.float32], float]:
-    """Account for the error of the match in a stack.
+def add_match_noise(variance: NDArray[np.float32], figures: WarpFigures) -> NDArray[np.float32]:
+    """Return the variance of a matched warp, ``variance + fit_rms²`` [image unit squared]."""
+    return variance + np.float32(figures.fit_rms**2)
+
+
+def weigh_match(weight: float, figures: WarpFigures) -> float:
+    """Return the weight of a matched warp in a stack, ``1 / (1 / weight + fit_rms²)``.
 
     Parameters
     ----------
-    variance
-        Variance of the warp [image unit squared], any shape; it is not changed.
     weight
-        Weight of the warp in the stack, an inverse variance, > 0.
+        Weight of the warp before matching, an inverse variance, > 0.
     figures
         Figures of the match.
-
-    Returns
-    -------
-    variance : ndarray of float32
-        Plus ``fit_rms²``.
-    weight : float
-        ``1 / (1 / weight + fit_rms²)``.
     """
-    noise = figures.fit_rms**2
-    return variance + np.float32(noise), 1.0 / (1.0 / weight + noise)
+    return 1.0 / (1.0 / weight + figures.fit_rms**2)
