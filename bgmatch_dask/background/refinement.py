@@ -17,7 +17,7 @@ from bgmatch_dask.background.layout import GUARD, NodeLayout
 from bgmatch_dask.background.normal_equations import Strengths, SurfaceSystem, Theta
 from bgmatch_dask.background.observations import with_systematics
 from bgmatch_dask.background.robust import huber_weights
-from bgmatch_dask.background.smoothing_strength import Tuned, solve_with, stronger
+from bgmatch_dask.background.smoothing_strength import Tuned, at_least, solve_with, stronger
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.numerics.keys import keys_weights
 
@@ -30,7 +30,7 @@ _TOLERANCE = 1e-11
 _MAX_ITERATIONS = 1000
 _MAX_STRONGER = 6
 _SEED = 20
-_WORTHWHILE = 1e-3  # Scores are flat near their minimum: less smoothness biases less.
+_LEAST = 0.02  # Very coarse nodes need no prior at all, and know nothing of the right one.
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,15 @@ def refine(system: SurfaceSystem, tuned: Tuned, config: SolveConfig) -> Refined:
     influence matrix from one fixed vector of signs (Hutchinson 1989; the relative error is
     about ``√(2/tr)``).
     """
+    if config.smoothing is None and tuned.noise > 0.0:
+        tuned = at_least(tuned, _LEAST)
     transfer = _transfer(tuned.solver.system.layout, system.layout)
     start = Theta(transfer @ tuned.theta.nodes, tuned.theta.slopes)
     best = _Trial.solve(system, tuned, transfer, start)
     best = best.reweighted(config)
     for _ in range(_MAX_STRONGER if config.smoothing is None and best.noise > 0.0 else 0):
         other = best.with_coarse(stronger(best.coarse))
-        if other.score >= (1.0 - _WORTHWHILE) * best.score:
+        if other.score >= best.score:
             break
         best = other
     best = best.reweighted(config)

@@ -29,7 +29,7 @@ from bgmatch_dask.background.observations import Observations, with_systematics
 from bgmatch_dask.background.robust import huber_weights
 from bgmatch_dask.background.solution import SolveConfig
 
-__all__ = ("Tuned", "solve_with", "stronger", "tune")
+__all__ = ("Tuned", "at_least", "solve_with", "stronger", "tune")
 
 Array = NDArray[np.float64]
 
@@ -126,8 +126,18 @@ def _smoothest(tuned: Tuned) -> Tuned:
 
 def stronger(tuned: Tuned) -> Tuned:
     """Return the solution with three times the smoothness."""
-    more = np.minimum(_STRONGER * tuned.strengths.smoothing, _BOUNDS[1])
-    strengths = replace(tuned.strengths, smoothing=more)
+    return _with_smoothing(tuned, np.minimum(_STRONGER * tuned.strengths.smoothing, _BOUNDS[1]))
+
+
+def at_least(tuned: Tuned, smoothing: float) -> Tuned:
+    """Return the solution whose smoothness is nowhere weaker than a limit."""
+    return _with_smoothing(tuned, np.maximum(tuned.strengths.smoothing, smoothing))
+
+
+def _with_smoothing(tuned: Tuned, smoothing: Array) -> Tuned:
+    if np.array_equal(smoothing, tuned.strengths.smoothing):
+        return tuned
+    strengths = replace(tuned.strengths, smoothing=smoothing)
     return solve_with(tuned.solver.system, tuned.observations, strengths, tuned.robust)
 
 
