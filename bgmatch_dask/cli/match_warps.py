@@ -54,6 +54,10 @@ def match_warps(
     ] = None,
     n_sigma: Annotated[float, typer.Option("--n-sigma", help="Threshold of clips [sigma].")] = 3.0,
     n_iter: Annotated[int, typer.Option("--n-iter", help="Number of clips.")] = 2,
+    outlier_sigma: Annotated[
+        float | None,
+        typer.Option("--outlier-sigma", help="Leave out trails and transients beyond this."),
+    ] = None,
     max_ratio: Annotated[
         float, typer.Option("--max-ratio", help="Gate: largest matchedMSE/diffImVar.")
     ] = 1.1,
@@ -82,6 +86,7 @@ def match_warps(
             "undersample": undersample,
             "n_sigma": n_sigma,
             "n_iter": n_iter,
+            "outlier_sigma": outlier_sigma,
         }
         result = match_files(
             reference,

@@ -16,7 +16,7 @@ from bgmatch_dask.report.canvas import FONT, INK, NO_DATA_COLOUR, blank, plain_l
 
 __all__ = ("MOST_ROWS", "warp_fits_figure")
 
-MOST_ROWS = 12
+MOST_ROWS = 6
 """Most matches in one figure."""
 _ROW_HEIGHT, _WIDTH = 4.2, 11.0
 _MAX_SIDE = 300
@@ -92,7 +92,7 @@ def _draw_residuals(figure: Figure, axes: Axes, box: Box, figures: WarpFigures, 
 
 
 def _dress(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=FONT, color=INK)
+    axes.set_title(title, fontsize=FONT, color=INK, parse_math=False)
     axes.set_xlabel("x [pixel]", fontsize=FONT, color=INK)
     axes.set_ylabel("y [pixel]", fontsize=FONT, color=INK)
     axes.tick_params(labelsize=FONT - 1, colors=INK)
@@ -101,7 +101,7 @@ def _dress(axes: Axes, title: str) -> None:
 def _add_bar(figure: Figure, axes: Axes, drawn: ScalarMappable, label: str) -> None:
     # Inside the axes' own frame, so that the bar is as high as the map.
     bar = figure.colorbar(drawn, cax=axes.inset_axes((1.03, 0.0, 0.04, 1.0)))
-    bar.set_label(label, fontsize=FONT, color=INK)
+    bar.set_label(label, fontsize=FONT, color=INK, parse_math=False)
     bar.ax.tick_params(labelsize=FONT - 1, colors=INK)
 
 

@@ -422,6 +422,7 @@ def test_noise_of_the_match():
         {"interpolation": InterpStyle.AKIMA_SPLINE_PERIODIC},
         {"weight_level": 1.5},
         {"error_epsilon": -1.0},
+        {"outlier_sigma": 0.0},
         {"mask": ("NO_SUCH_PLANE",)},
         {"n_iter": 0},
     ],
@@ -429,6 +430,23 @@ def test_noise_of_the_match():
 def test_options_are_checked(options):
     with pytest.raises(ConfigError):
         PerWarpConfig(**options)
+
+
+@pytest.mark.parametrize(
+    "config", [PerWarpConfig(bin_size=64), polynomial(64, 3)], ids=["spline", "polynomial"]
+)
+def test_a_trail_can_be_left_out(plain, config):
+    science = noisy(10, 9)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    science.image[np.abs(x - 0.3 * y - 150) < 6] += 5
+    wanted = np.float32(40)
+    kept = match_warp(plain, science, config)
+    assert kept.figures.matched_mse > 1.1 * kept.figures.difference_variance
+    match = match_warp(plain, science, replace(config, outlier_sigma=4.0))
+    assert match.figures.matched_mse < 1.01 * match.figures.difference_variance
+    errors = [np.sqrt(np.mean((m.model.render() - wanted) ** 2)) for m in (match, kept)]
+    assert errors[0] < 0.5 * errors[1]
+    assert not match.warp.mask.any()
 
 
 @pytest.mark.parametrize("statistic", [Property.MEDIAN, Property.MEANCLIP])

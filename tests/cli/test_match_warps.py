@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import yaml
 from astropy.io import fits
+from astropy.wcs import WCS
 from typer.testing import CliRunner
 
 from bgmatch_dask.background.per_warp import PerWarpConfig, match_warp
 from bgmatch_dask.cli.main import app
 from bgmatch_dask.numerics.chebyshev import Weighting
 from bgmatch_dask.warps.background_fits import read_background_list
-from bgmatch_dask.warps.lsst import read_lsst_header, read_lsst_warp
+from bgmatch_dask.warps.lsst import read_lsst_header, read_lsst_warp, write_lsst_warp
 from bgmatch_dask.warps.profile import load_profile
 
 
@@ -27,7 +28,7 @@ def bgmatch(*arguments):
 def warps(simulated):
     """Two warps that meet on their patch, and one of another patch."""
     folder = simulated / "warps"
-    # The star that saturates on the other patches spreads wings that no mask covers.
+    # The other patches are crossed by a trail that no mask covers.
     first = sorted(folder.glob("*_p1.fits"))
     return first[0], first[1], next(iter(sorted(folder.glob("*_p0.fits"))))
 
@@ -132,6 +133,43 @@ def test_an_unusable_reference_is_a_failure(warps, tmp_path):
     result = bgmatch("match-warps", tmp_path / "none.fits", warps[1], "--out", tmp_path)
     assert result.exit_code == 1
     assert "path-unreadable" in result.output
+
+
+def test_warps_of_another_grid_on_the_sky_are_refused(warps, tmp_path):
+    header = read_lsst_header(warps[1])
+    cards = {**dict(header.wcs_cards)}
+    cards["CRVAL2"] += 1 / 3600
+    moved = tmp_path / "moved.fits"
+    labels = {"visit": 1, "tract": 0, "patch": 0, "band": "r"}
+    write_lsst_warp(moved, read_lsst_warp(warps[1]), list(cards.items()), **labels)
+    result = bgmatch("match-warps", warps[0], moved, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["failed"][0]["code"] == "grid-mismatch"
+
+
+def test_images_on_different_grids(tmp_path):
+    """The second image lies 20 pixels off the first and is 7 fainter; there are no masks."""
+    random = np.random.default_rng(3)
+    paths = []
+    for shift, level in ((0.0, 100.0), (20.0, 93.0)):
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype, wcs.wcs.cunit = ["RA---TAN", "DEC--TAN"], ["deg", "deg"]
+        wcs.wcs.cdelt, wcs.wcs.crval = [-1e-4, 1e-4], [150.0, 2.0]
+        wcs.wcs.crpix = [100.0 - shift, 100.0]
+        image = random.normal(level, 2.0, (200, 220)).astype(np.float32)
+        paths.append(tmp_path / f"image{shift:.0f}.fits")
+        fits.writeto(paths[-1], image, wcs.to_header())
+    options = ["--profile", "generic", "--bin-size", 64, "--json"]
+    result = bgmatch("match-warps", *paths, "--out", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)["matched"]
+    matched, header = fits.getdata(row["image"], header=True)
+    assert np.nanmean(matched) == pytest.approx(100, abs=0.1)
+    assert np.isnan(matched[:, :19]).all()
+    assert np.isfinite(matched[:, 21:]).all()
+    assert row["coverage"] == 1
+    assert header["CRPIX1"] == 100
+    assert row["ratio"] < 1.1
 
 
 def raw_profile(folder):

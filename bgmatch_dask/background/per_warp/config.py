@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bgmatch_dask.errors import ConfigError
-from bgmatch_dask.maskplanes import bits_of
+from bgmatch_dask.maskplanes import CLIPPED, bits_of
 from bgmatch_dask.numerics.chebyshev import Weighting
 from bgmatch_dask.numerics.interpolation import InterpStyle
 from bgmatch_dask.numerics.rendering import UndersampleStyle
@@ -66,6 +66,9 @@ class PerWarpConfig:
     """Weight of the mean level (bestRefWeightLevel)."""
     weighting: Weighting = Weighting.INVERSE_VARIANCE
     """Weight of the cells in a polynomial fit (approxWeighting); upstream's is INVERSE_SIGMA."""
+    outlier_sigma: float | None = None
+    """Leave footprints beyond this many sigma out of the difference: trails, transients, wings of
+    stars. None: leave them in, as upstream."""
     error_epsilon: float = 1e-8
     """A cell whose error is not above this is no measurement to weigh (gridStdevEpsilon)."""
 
@@ -78,6 +81,7 @@ class PerWarpConfig:
             (self.statistic in _STATISTICS, "statistic must be MEAN, MEDIAN or MEANCLIP"),
             (self.interpolation in _STYLES, f"interpolation must be one of {_names(_STYLES)}"),
             (all(0 <= w <= 1 for w in weights), "weights of the reference lie in [0, 1]"),
+            (self.outlier_sigma is None or self.outlier_sigma > 0, "outlier_sigma must be > 0"),
             (self.error_epsilon >= 0, "error_epsilon must be >= 0"),
         )
         for holds, what in conditions:
@@ -88,7 +92,8 @@ class PerWarpConfig:
     @property
     def statistics(self) -> StatisticsControl:
         """Selection and clipping of pixels."""
-        return StatisticsControl(self.n_sigma, self.n_iter, bits_of(self.mask))
+        found = 0 if self.outlier_sigma is None else CLIPPED
+        return StatisticsControl(self.n_sigma, self.n_iter, bits_of(self.mask) | found)
 
 
 def _names(styles: tuple[InterpStyle, ...]) -> str:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bgmatch_dask.background.outliers import outlier_footprints
+from bgmatch_dask.background.per_warp.config import PerWarpConfig
 from bgmatch_dask.errors import MatchError
 from bgmatch_dask.geometry import Box
+from bgmatch_dask.maskplanes import CLIPPED
 from bgmatch_dask.numerics.statistics import StatisticsControl
 from bgmatch_dask.warps.warp import Warp
 
@@ -35,8 +38,8 @@ class Difference:
         return good
 
 
-def subtract(reference: Warp, science: Warp) -> Difference:
-    """Return reference − science.
+def subtract(reference: Warp, science: Warp, config: PerWarpConfig) -> Difference:
+    """Return reference − science; the mask marks outliers as ``CLIPPED`` where they are wanted out.
 
     Raises
     ------
@@ -52,4 +55,12 @@ def subtract(reference: Warp, science: Warp) -> Difference:
     with np.errstate(invalid="ignore", over="ignore"):
         image = reference.image - science.image
         variance = reference.variance + science.variance
-    return Difference(reference.box, image, variance, reference.mask | science.mask)
+    mask = reference.mask | science.mask
+    difference = Difference(reference.box, image, variance, mask)
+    if config.outlier_sigma is not None:
+        good = difference.good(config.statistics)
+        found = outlier_footprints(
+            reference.image, science.image, good, n_sigma=config.outlier_sigma
+        )
+        mask[found] |= CLIPPED
+    return difference

@@ -112,7 +112,7 @@ def match_warp(
     the fit (faults L-4, L-5: upstream takes another grid, and the model half a pixel off).
     """
     options = config if config is not None else PerWarpConfig()
-    difference = subtract(reference, science)
+    difference = subtract(reference, science, options)
     model = fit_model(difference, options, upstream=upstream)
     offset = model.render()
     with np.errstate(invalid="ignore", over="ignore"):
