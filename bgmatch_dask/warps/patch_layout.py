@@ -17,7 +17,13 @@ from bgmatch_dask.geometry import Box, PatchGrid
 __all__ = ("infer_patches",)
 
 _KNOWN = ((4000, 100), (3000, 200))
-"""Inner size and border of the two LSST tract builders, for tracts of one patch."""
+"""Inner size and border of the two LSST tract builders, for patches without neighbours."""
+
+Spans = list[tuple[int, int]]
+"""First pixel and one past the last of all boxes along one axis, sorted and different."""
+
+Axis = tuple[int, int, int, int]
+"""First inner pixel, inner size, number of patches, border."""
 
 
 def infer_patches(boxes: Sequence[Box], config: TractConfig) -> PatchGrid:
@@ -38,6 +44,8 @@ def infer_patches(boxes: Sequence[Box], config: TractConfig) -> PatchGrid:
     columns = sorted({(b.x0, b.x1) for b in boxes})
     rows = sorted({(b.y0, b.y1) for b in boxes})
     x, y = _axis(columns, config, 0), _axis(rows, config, 1)
+    if x is None and y is None:
+        x, y = _known(columns, rows)
     if x is None and y is not None:
         x = _from_other(columns, y)
     if y is None and x is not None:
@@ -47,17 +55,15 @@ def infer_patches(boxes: Sequence[Box], config: TractConfig) -> PatchGrid:
     return PatchGrid(x[0], y[0], x[1], y[1], x[3], x[2], y[2])
 
 
-def _axis(
-    spans: list[tuple[int, int]], config: TractConfig, axis: int
-) -> tuple[int, int, int, int] | None:
-    """Return (first inner pixel, inner size, number of patches, border) along one axis."""
+def _axis(spans: Spans, config: TractConfig, axis: int) -> Axis | None:
+    """Return one axis from the sizes that are given, or from neighbours that overlap."""
     inner = config.patch_inner
     if inner is not None and config.border is not None:
         size = inner if isinstance(inner, int) else inner[axis]
         return _whole(spans, size, config.border)
     boundaries = {(a1 + b0) // 2: (a1 - b0) // 2 for (_, a1), (b0, _) in pairwise(spans) if b0 < a1}
     if not boundaries:
-        return _known(spans) if len(spans) == 1 else None
+        return None
     border = max(boundaries.values())
     # The longest box has both its borders, or lies at an end of the tract and is clipped there.
     longest = max(hi - lo for lo, hi in spans)
@@ -67,7 +73,7 @@ def _axis(
     return None
 
 
-def _fits(spans: list[tuple[int, int]], size: int, border: int) -> bool:
+def _fits(spans: Spans, size: int, border: int) -> bool:
     """Whether all spans are those of patches, each end with its border or clipped to the inner."""
     for lo, hi in spans:
         start = (lo + hi) // 2 // size * size
@@ -76,7 +82,7 @@ def _fits(spans: list[tuple[int, int]], size: int, border: int) -> bool:
     return True
 
 
-def _whole(spans: list[tuple[int, int]], size: int, border: int) -> tuple[int, int, int, int]:
+def _whole(spans: Spans, size: int, border: int) -> Axis:
     # The middle of a box lies in its inner box, clipped or not.
     cells = [((lo + hi) // 2) // size for lo, hi in spans]
     first, last = min(cells), max(cells)
@@ -91,17 +97,15 @@ def _whole(spans: list[tuple[int, int]], size: int, border: int) -> tuple[int, i
     return first * size, size, last - first + 1, border
 
 
-def _known(spans: list[tuple[int, int]]) -> tuple[int, int, int, int] | None:
-    lo, hi = spans[0]
+def _known(columns: Spans, rows: Spans) -> tuple[Axis, Axis] | tuple[None, None]:
+    """Return both axes of patches without neighbours that a known tract builder made."""
     for size, border in _KNOWN:
-        if hi - lo in {size + 2 * border, size + border, size}:
-            return _whole(spans, size, border)
-    return None
+        if _fits(columns, size, border) and _fits(rows, size, border):
+            return _whole(columns, size, border), _whole(rows, size, border)
+    return None, None
 
 
-def _from_other(
-    spans: list[tuple[int, int]], other: tuple[int, int, int, int]
-) -> tuple[int, int, int, int] | None:
+def _from_other(spans: Spans, other: Axis) -> Axis | None:
     """Return an axis without neighbours: of square patches, or one patch wide.
 
     A single patch is clipped at 0 on both ends, or has full borders.

@@ -8,7 +8,7 @@ from bgmatch_dask.geometry import Box, PatchGrid
 from bgmatch_dask.warps.patch_layout import infer_patches
 
 AUTO = TractConfig()
-QUICK = settings(deadline=None, max_examples=200)
+QUICK = settings(deadline=None, max_examples=100)
 
 
 def _boxes(grid, *, clipped):
@@ -123,6 +123,12 @@ def test_patches_that_do_not_touch_are_unclear():
     with pytest.raises(GeometryError) as caught:
         infer_patches([Box(0, 0, 650, 650), Box(1750, 1750, 700, 650)], AUTO)
     assert caught.value.code == "patches-unclear"
+
+
+def test_the_size_of_neighbours_goes_before_that_of_known_tract_builders():
+    """A column of 4000 pixels is not a clipped patch of 4000 + 100 here."""
+    grid = PatchGrid(0, 0, 4000, 4000, 1, 1, 2)
+    assert infer_patches(_boxes(grid, clipped=True), AUTO) == grid
 
 
 def test_boxes_that_contradict_the_given_sizes_are_unclear():
