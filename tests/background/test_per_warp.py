@@ -344,6 +344,27 @@ def test_no_common_pixel_is_an_error_of_its_own(plain):
             match_warp(plain, nothing, config)
 
 
+def test_one_good_pixel_gives_its_value_everywhere(plain):
+    science = replace(plain, image=np.full_like(plain.image, np.nan))
+    science.image[300, 17] = plain.image[300, 17] - 5
+    match = match_warp(plain, science)
+    np.testing.assert_allclose(match.model.render(), 5, rtol=1e-6)
+    upstream = match_warp(plain, science, upstream=True)
+    assert np.isnan(upstream.figures.fit_rms)
+    assert not WarpGate().decide(upstream.figures).passed
+    with pytest.raises(MatchError, match="per-warp-model"):
+        match_warp(plain, science, PerWarpConfig(undersample=THROW, bin_size=64))
+
+
+def test_cells_that_a_clip_empties_are_no_overlap(plain):
+    """Of two pixels a clip at 0.1 sigma keeps none, so that no cell has a value."""
+    science = replace(plain, image=np.full_like(plain.image, np.nan))
+    science.image[300, 17:19] = plain.image[300, 17:19] - np.float32([5, 50])
+    config = PerWarpConfig(statistic=Property.MEANCLIP, n_sigma=0.1)
+    with pytest.raises(InputError, match="per-warp-no-overlap"):
+        match_warp(plain, science, config)
+
+
 def test_many_warps(plain, gap, low):
     nothing = replace(plain, image=np.full_like(plain.image, np.nan))
     result = match_warps({7: plain, 8: gap, "9": low, 10: nothing}, reference="7")

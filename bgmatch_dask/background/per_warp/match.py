@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.background.per_warp.config import PerWarpConfig
 from bgmatch_dask.background.per_warp.difference import Difference, subtract
-from bgmatch_dask.background.per_warp.model import WarpModel, fit_model
+from bgmatch_dask.background.per_warp.model import WarpModel, draw_model, fit_model
 from bgmatch_dask.background.per_warp.reference import ReferenceChoice, choose_reference_warp
 from bgmatch_dask.background.per_warp.upstream import upstream_residuals
 from bgmatch_dask.background.visits import Visit, find_visit
@@ -114,7 +114,7 @@ def match_warp(
     options = config if config is not None else PerWarpConfig()
     difference = subtract(reference, science, options)
     model = fit_model(difference, options, upstream=upstream)
-    offset = model.render()
+    offset = draw_model(model)
     with np.errstate(invalid="ignore", over="ignore"):
         matched = replace(science, image=science.image + offset)
         left = replace(difference, image=difference.image - offset)
@@ -123,7 +123,7 @@ def match_warp(
     else:
         grid, residuals = _residuals(left, model, options)
     figures = WarpFigures(
-        fit_rms=float(np.sqrt(np.mean(residuals[np.isfinite(residuals)] ** 2))),
+        fit_rms=_rms(residuals[np.isfinite(residuals)]),
         matched_mse=_measure(left, left.image, options, Property.MEANSQUARE),
         difference_variance=_measure(left, left.variance, options, Property.MEANCLIP),
         coverage=_coverage(science, model, options),
@@ -131,6 +131,10 @@ def match_warp(
         residuals=residuals,
     )
     return WarpMatch(matched, model, figures)
+
+
+def _rms(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(values**2))) if values.size else float("nan")
 
 
 def _residuals(

@@ -21,7 +21,7 @@ from bgmatch_dask.numerics.gridded import (
 )
 from bgmatch_dask.numerics.rendering import UndersampleStyle
 
-__all__ = ("WarpModel", "fit_model")
+__all__ = ("WarpModel", "draw_model", "fit_model")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +68,7 @@ def fit_model(
     Returns
     -------
     WarpModel
-        Finite on its whole box.
+        Offset on the box of the difference.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def fit_model(
         ``per-warp-bin-too-large`` and ``per-warp-undersampled`` when the cells do not determine a
         polynomial of the wanted order and ``config.undersample`` permits no other.
     MatchError
-        A `RuntimeError`: ``per-warp-model`` when the model cannot be drawn.
+        A `RuntimeError`: ``per-warp-model`` when no cell has a usable variance.
 
     Notes
     -----
@@ -86,25 +86,39 @@ def fit_model(
     smaller, not more numerous by mistake, until they determine the order (L-1).
     """
     if not difference.good(config.statistics).any():
-        raise InputError(
-            "per-warp-no-overlap",
-            "No pixel is good in both warps",
-            fix="Choose a reference warp that overlaps this one.",
-        )
-    if not config.use_polynomial:
-        model = WarpModel(_measure(difference, config, *_samples(difference, config)), None)
-        model = replace(model, upstream=upstream)
-    elif upstream:
-        model = _upstream_polynomial(difference, config)
-    else:
-        model = _polynomial(difference, config)
+        raise _no_overlap()
+    if config.use_polynomial:
+        fit = _upstream_polynomial if upstream else _polynomial
+        return fit(difference, config)
+    background = _measure(difference, config, *_samples(difference, config))
+    if not np.isfinite(background.values).any():
+        raise _no_overlap()
+    return WarpModel(background, None, upstream)
+
+
+def draw_model(model: WarpModel) -> NDArray[np.float32]:
+    """Draw a whole offset.
+
+    Raises
+    ------
+    MatchError
+        ``per-warp-model`` when a spline has too few cells and the undersample style permits no
+        other.
+    """
     try:
-        model.render(Box(model.box.x0, model.box.y0, 1, 1))
+        return model.render()
     except BgmatchError as error:
         raise MatchError(
             "per-warp-model", f"The model cannot be drawn: {error.what}", fix=error.fix
         ) from error
-    return model
+
+
+def _no_overlap() -> InputError:
+    return InputError(
+        "per-warp-no-overlap",
+        "No pixel is good in both warps, or too few to measure a cell",
+        fix="Choose a reference warp that overlaps this one.",
+    )
 
 
 def _samples(difference: Difference, config: PerWarpConfig) -> tuple[int, int]:
