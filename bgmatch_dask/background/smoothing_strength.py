@@ -36,7 +36,10 @@ Array = NDArray[np.float64]
 _FIRST_SMOOTHING = 1.0
 _FIRST_RIDGE = 10.0
 _BOUNDS = (1e-5, 1e7)
-_POOL = 40.0  # Parameters' worth of the common strength in every visit's own.
+# Parameters' worth of the common strength in every visit's own: much where narrow overlaps say
+# little of the inside of a visit, little where they say all.
+_POOL_LOOSE = 40.0
+_POOL_ANCHORED = 2.0
 _NOISE_FREE = 1e-20
 _REFINEMENTS = 2
 _STRONGER = 3.0
@@ -192,11 +195,11 @@ def _next_strengths(tuned: Tuned, config: SolveConfig) -> Strengths:
     system, old = tuned.solver.system, tuned.strengths
     smoothing, ridge = old.smoothing, old.ridge
     inverse = tuned.inverse
+    free = ridge > 0
     if config.smoothing is None:
         fitted = np.maximum(system.rank - smoothing * inverse.traces(), 1e-3)
         energy = system.penalty.forms(tuned.theta.nodes, tuned.theta.slopes)
-        smoothing = _pooled(fitted, energy, tuned.noise)
-    free = ridge > 0
+        smoothing = _pooled(fitted, energy, tuned.noise, ~free)
     if config.slope_prior is None and free.any():
         fitted = 2.0 - (ridge[:, np.newaxis] * inverse.slope_diagonal()).sum(axis=1)
         energy = (tuned.theta.slopes**2).sum(axis=1)
@@ -206,10 +209,11 @@ def _next_strengths(tuned: Tuned, config: SolveConfig) -> Strengths:
     return Strengths(smoothing, ridge)
 
 
-def _pooled(fitted: Array, energy: Array, noise: float) -> Array:
+def _pooled(fitted: Array, energy: Array, noise: float, anchored: NDArray[np.bool_]) -> Array:
     """Return every visit's own strength, drawn towards the common one where data are few."""
     common = _limited(noise * float(fitted.sum()) / max(float(energy.sum()), 1e-300))
-    out: Array = noise * (fitted + _POOL) / (energy + _POOL * noise / common)
+    pool = np.where(anchored, _POOL_ANCHORED, _POOL_LOOSE)
+    out: Array = noise * (fitted + pool) / (energy + pool * noise / common)
     return np.clip(out, *_BOUNDS)
 
 

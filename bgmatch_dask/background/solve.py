@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from bgmatch_dask.background.solution import (
 )
 from bgmatch_dask.background.superpixels import SuperpixelSums
 from bgmatch_dask.background.surface import SurfaceFit, fit_surfaces
+from bgmatch_dask.background.trend import curvature_trend
 from bgmatch_dask.background.visits import Visit, find_visit, sorted_visits, visit_key
 from bgmatch_dask.geometry import SuperpixelGrid
 
@@ -144,9 +146,20 @@ def _fit(
         return SurfaceFit(
             1, (), (), (), observations, none, none + 1.0, 0.0, empty, 0.0, empty, none, 0
         )
-    if config.order == "surface":
-        return fit_surfaces(observations, coverage, anchored, grid, config)
-    return fit_polynomials(observations, coverage, anchored, grid, config)
+    if config.order != "surface":
+        return fit_polynomials(observations, coverage, anchored, grid, config)
+    fit = fit_surfaces(observations, coverage, anchored, grid, config)
+    if not anchored.any():
+        return fit
+    nodes, prediction = curvature_trend(fit, observations, coverage, anchored, grid)
+    rest = replace(observations, value=observations.value - prediction)
+    about = fit_surfaces(rest, coverage, anchored, grid, config)
+    return replace(
+        about,
+        nodes=tuple(a + b for a, b in zip(about.nodes, nodes, strict=True)),
+        observations=replace(about.observations, value=observations.value),
+        prediction=about.prediction + prediction,
+    )
 
 
 def _offsets(

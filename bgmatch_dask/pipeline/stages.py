@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from bgmatch_dask.background.hubs import choose_hubs, pairs_for_patch
 from bgmatch_dask.background.reference import (
@@ -214,7 +215,9 @@ def solve(
 ) -> Solution:
     """Solve the offsets of all visits from all differences and store them."""
     config = run.plan.config
-    with run.stage("solve"):
+    # One thread: the sum of a product depends on how many share it, and for blocks of this size
+    # threads cost ten times what they save.
+    with run.stage("solve"), threadpool_limits(1):
         solution = solve_offsets(
             differences,
             coverage,

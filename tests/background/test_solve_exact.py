@@ -257,7 +257,8 @@ def test_coarser_nodes_and_iterations_agree_with_the_direct_solution():
     assert iterated.iterations > 0
     for visit, offset in direct.offsets.items():
         difference = offset.nodes - iterated.offsets[visit].nodes
-        assert np.abs(difference).max() < 0.02
+        # A tenth of the noise of one superpixel: the trend is taken from other nodes.
+        assert np.abs(difference).max() < 0.03
     coarse = solve_offsets(differences, coverage, grid, 2, SolveConfig(node_pitch=3))
     assert coarse.pitch == 3
     for visit, offset in coarse.offsets.items():

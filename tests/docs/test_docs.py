@@ -81,6 +81,9 @@ def test_the_commands_of_readme_and_tutorial_run(orion, monkeypatch):
         if line != first and not line.startswith("make "):
             bgmatch(line)
     assert (folder / "mosaic" / "coadd.fits").exists()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, "README.md", "exec"), {})
 
 
 @pytest.mark.slow
