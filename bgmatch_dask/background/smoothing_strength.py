@@ -38,7 +38,7 @@ _FIRST_RIDGE = 10.0
 _BOUNDS = (1e-5, 1e7)
 # Parameters' worth of the common strength in every visit's own: much where narrow overlaps say
 # little of the inside of a visit, little where they say all.
-_POOL_LOOSE = 40.0
+_POOL_LOOSE = 250.0
 _POOL_ANCHORED = 2.0
 _NOISE_FREE = 1e-20
 _REFINEMENTS = 2
