@@ -67,10 +67,12 @@ def write_background_list(backgrounds: BackgroundList, path: str | os.PathLike[s
         for plane in (background.values, background.mask, background.variance):
             kind = fits.ImageHDU if hdus else fits.PrimaryHDU
             hdus.append(kind(plane, header))
+            # The usual comment holds the time of writing, and equal lists must be equal bytes.
+            hdus[-1].add_checksum(when="HDU checksum")
     target = Path(path)
     partial = target.with_name(f".{target.name}.partial")
     try:
-        hdus.writeto(partial, overwrite=True, checksum=True)
+        hdus.writeto(partial, overwrite=True)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

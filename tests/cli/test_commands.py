@@ -37,7 +37,17 @@ def test_help_names_every_command_and_loads_nothing_heavy():
         "print(heavy or out)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for command in ("demo", "simulate", "plan", "run", "report", "export", "info", "config"):
+    for command in (
+        "demo",
+        "simulate",
+        "plan",
+        "run",
+        "report",
+        "export",
+        "info",
+        "config",
+        "match-warps",
+    ):
         assert command in done.stdout
 
 

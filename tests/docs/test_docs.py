@@ -43,7 +43,17 @@ def test_the_configuration_reference_is_what_the_program_has():
 
 def test_the_commands_reference_names_all_commands():
     page = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
-    for command in ("demo", "simulate", "plan", "run", "report", "export", "info", "config show"):
+    for command in (
+        "demo",
+        "simulate",
+        "plan",
+        "run",
+        "report",
+        "export",
+        "info",
+        "config show",
+        "match-warps",
+    ):
         assert f"`bgmatch {command}" in page
 
 

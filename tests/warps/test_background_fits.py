@@ -146,3 +146,10 @@ def test_broken_files(backgrounds, tmp_path):
         read_background_list(path)
     with pytest.raises(InputError, match="path-unreadable"):
         read_background_list(tmp_path / "missing.fits")
+
+
+def test_equal_lists_are_equal_bytes(backgrounds, tmp_path):
+    write_background_list(backgrounds, tmp_path / "a.fits")
+    write_background_list(backgrounds, tmp_path / "b.fits")
+    assert (tmp_path / "a.fits").read_bytes() == (tmp_path / "b.fits").read_bytes()
+    assert b"HDU checksum" in (tmp_path / "a.fits").read_bytes()
