@@ -64,6 +64,9 @@ def match_warps(
     max_rms: Annotated[
         float, typer.Option("--max-rms", help="Gate: largest fitRMS [image unit].")
     ] = 1.0,
+    upstream: Annotated[
+        bool, typer.Option("--upstream", help="With the faults of the upstream task, to compare.")
+    ] = False,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Write a figure of the fits (PNG).")
     ] = None,
@@ -95,6 +98,7 @@ def match_warps(
             load_profile(profile),
             config=_config(options, mask),
             gate=WarpGate(max_ratio, max_rms),
+            upstream=upstream,
             on_file=None if quiet else _tell,
         )
         if plot is not None:

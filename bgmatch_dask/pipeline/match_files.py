@@ -77,6 +77,7 @@ def match_files(
     *,
     config: PerWarpConfig | None = None,
     gate: WarpGate | None = None,
+    upstream: bool = False,
     on_file: Callable[[str], None] | None = None,
 ) -> FileMatches:
     """Match files to the background of a reference file and write the results.
@@ -97,6 +98,8 @@ def match_files(
         How to read the files.
     config, gate
         Options of the match, and limits of a good one; defaults when None.
+    upstream
+        Reproduce the faults of the upstream task, to compare with its results.
     on_file
         Told the path of each input before it is read.
 
@@ -117,7 +120,8 @@ def match_files(
     grid = open_grid(reference, profile, max_pixels=MAX_PIXELS)
     base = read_on_grid(reference, grid)
     out.mkdir(parents=True, exist_ok=True)
-    job = _Job(reference, base, grid, out, config or PerWarpConfig(), gate or WarpGate())
+    options = (config or PerWarpConfig(), gate or WarpGate(), upstream)
+    job = _Job(reference, base, grid, out, *options)
     matched: list[MatchedFile] = []
     failed: list[Rejected] = []
     for name in others:
@@ -141,6 +145,7 @@ class _Job:
     out: Path
     config: PerWarpConfig
     gate: WarpGate
+    upstream: bool
 
 
 def _check_names(inputs: Sequence[str]) -> None:
@@ -156,7 +161,7 @@ def _check_names(inputs: Sequence[str]) -> None:
 
 
 def _match_file(name: str, job: _Job) -> MatchedFile:
-    match = match_warp(job.base, read_on_grid(name, job.grid), job.config)
+    match = match_warp(job.base, read_on_grid(name, job.grid), job.config, upstream=job.upstream)
     stem = file_stem(name)
     image, offset = job.out / f"{stem}-matched.fits", job.out / f"{stem}-offset.fits"
     noisy = replace(match.warp, variance=add_match_noise(match.warp.variance, match.figures))

@@ -14,10 +14,14 @@ from typer.testing import CliRunner
 
 from bgmatch_dask.background.per_warp import PerWarpConfig, match_warp
 from bgmatch_dask.cli.main import app
+from bgmatch_dask.geometry import Box
+from bgmatch_dask.maskplanes import NO_DATA
 from bgmatch_dask.numerics.chebyshev import Weighting
 from bgmatch_dask.warps.background_fits import read_background_list
 from bgmatch_dask.warps.lsst import read_lsst_header, read_lsst_warp, write_lsst_warp
 from bgmatch_dask.warps.profile import load_profile
+from bgmatch_dask.warps.simulation import SimulationConfig
+from bgmatch_dask.warps.warp import Warp
 
 
 def bgmatch(*arguments):
@@ -198,3 +202,30 @@ def test_the_step_between_two_sdss_runs_is_gone(shared_data, tmp_path):
         matched = hdus[0].data
     left = fits.getdata(reference).astype(np.float64) - 1000 - matched
     assert abs(np.nanmedian(left)) < 0.2
+
+
+def test_the_golden_pair(tmp_path):
+    """50 rows × 60 columns with a gap: the figures of the upstream task, cells of 16 pixels."""
+    y, x = np.mgrid[:50, :60].astype(np.float64)
+    reference = 50 + 0.02 * x + ((x * y + 2 * x + 3 * y) % 11) - 5
+    science = 10 - 0.03 * y + ((x * y + 5 * x + y) % 13) - 6
+    science[:, 20:30] = np.nan
+    cards = SimulationConfig().geometry.wcs_cards
+    for visit, image in ((1, reference), (2, science)):
+        bad = ~np.isfinite(image)
+        warp = Warp(
+            Box(0, 0, 60, 50),
+            image.astype(np.float32),
+            np.where(bad, np.inf, 1.0).astype(np.float32),
+            np.where(bad, NO_DATA, 0).astype(np.int32),
+        )
+        path = tmp_path / f"{visit}.fits"
+        write_lsst_warp(path, warp, cards, visit=visit, tract=1, patch=0, band="r")
+    options = ["--bin-size", 16, "--upstream", "--json", "--quiet"]
+    paths = [tmp_path / name for name in ("1.fits", "2.fits")]
+    result = bgmatch("match-warps", *paths, "--out", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    row = json.loads(result.stdout)["matched"][0]
+    assert row["fit_rms"] == pytest.approx(0.47575042, rel=1e-6)
+    assert row["matched_mse"] == pytest.approx(22.68198316, rel=1e-7)
+    assert row["difference_variance"] == 2.0
