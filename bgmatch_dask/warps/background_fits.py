@@ -67,8 +67,10 @@ def write_background_list(backgrounds: BackgroundList, path: str | os.PathLike[s
         for plane in (background.values, background.mask, background.variance):
             kind = fits.ImageHDU if hdus else fits.PrimaryHDU
             hdus.append(kind(plane, header))
-            # The usual comment holds the time of writing, and equal lists must be equal bytes.
-            hdus[-1].add_checksum(when="HDU checksum")
+    hdus.update_extend()
+    for hdu in hdus:
+        # The usual comment holds the time of writing, and equal lists must be equal bytes.
+        hdu.add_checksum(when="HDU checksum")
     target = Path(path)
     partial = target.with_name(f".{target.name}.partial")
     try:
