@@ -229,7 +229,9 @@ def visit_figures(
     Returns
     -------
     dict
-        Columns of the table of visits. ``fit_rms`` is the root of the mean square over patches.
+        Columns of the table of visits. ``fit_rms`` is the root of the mean square over patches,
+        ``offset_median`` the median of the medians of the patches, not weighted, ``measured`` the
+        share of the good pixels that lie in measured cells.
         A figure that is not finite warns, as the older task's gate does.
     """
     if visit == result.matching.reference:

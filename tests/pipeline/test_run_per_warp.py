@@ -253,6 +253,7 @@ def test_the_report_says_what_there_is_not(elsewhere):
     page = Path(write_report(location, "main")).read_text(encoding="utf-8")
     assert "there is no surface over the tract to show" in page
     assert "per-warp-reference-missing" in page
+    assert "good pixels in measured cells" in page
     assert f"{len(summary['unmatched'])} warps without an offset" in page
 
 
