@@ -33,6 +33,7 @@ __all__ = (
     "CoaddConfig",
     "InputConfig",
     "MatchConfig",
+    "PerWarpSection",
     "ReferenceConfig",
     "RunConfig",
     "StoreConfig",
@@ -164,6 +165,8 @@ class ReferenceConfig(_Section):
 class MatchConfig(_Section):
     """How offsets are modelled and solved."""
 
+    method: Literal["joint", "per_warp"] = "joint"
+    """`joint`: all visits over the tract in one solution; `per_warp`: each warp alone."""
     order: Literal["surface"] | Annotated[int, Field(ge=0, le=6)] = "surface"
     """`surface`: smooth superpixel grid; 0…6: one polynomial of this order per visit."""
     smoothing: float | None = Field(default=None, ge=0)
@@ -180,6 +183,27 @@ class MatchConfig(_Section):
     """Largest fit RMS of a match [image unit] (upstream: maxMatchResidualRMS); default: none."""
     write_warps: bool = False
     """Write matched warps to the store; otherwise they are computed when read."""
+
+
+class PerWarpSection(_Section):
+    """How each warp is modelled where match.method is per_warp; masks and clips: background."""
+
+    polynomial: bool = False
+    """Fit a polynomial to the cells instead of a spline (upstream: usePolynomial)."""
+    order: int = Field(default=8, ge=0)
+    """Highest total degree of the polynomial (upstream: order)."""
+    cell_size: int = Field(default=256, ge=4)
+    """Size of a cell, about [pixels] (upstream: binSize)."""
+    statistic: Literal["MEAN", "MEDIAN", "MEANCLIP"] = "MEAN"
+    """Value of a cell (upstream: gridStatistic)."""
+    interpolation: Literal["CONSTANT", "LINEAR", "NATURAL_SPLINE", "AKIMA_SPLINE"] = "AKIMA_SPLINE"
+    """Interpolation of a spline (upstream: interpStyle)."""
+    undersample: Literal["REDUCE_INTERP_ORDER", "THROW_EXCEPTION", "INCREASE_NXNYSAMPLE"] = (
+        "REDUCE_INTERP_ORDER"
+    )
+    """What to do with too few cells (upstream: undersampleStyle)."""
+    weighting: Literal["inverse_variance", "inverse_sigma", "none"] = "inverse_variance"
+    """Weight of a cell in a polynomial fit (upstream: approxWeighting)."""
 
 
 class CoaddConfig(_Section):
@@ -215,6 +239,7 @@ class RunConfig(_Section):
     background: BackgroundConfig = BackgroundConfig()
     reference: ReferenceConfig = ReferenceConfig()
     match: MatchConfig = MatchConfig()
+    per_warp: PerWarpSection = PerWarpSection()
     coadd: CoaddConfig = CoaddConfig()
     cluster: ClusterConfig = ClusterConfig()
 

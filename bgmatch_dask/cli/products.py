@@ -120,8 +120,9 @@ def _print_info(facts: dict[str, Any]) -> None:
     overlaps = facts["overlaps"]
     print(f"run        {facts['run']}: finished")
     print(f"reference  {facts['reference']['visit']}")
-    print(
-        f"overlaps   rms of {overlaps['pairs']} mean differences: "
-        f"{overlaps['rms_before']:.4g} -> {overlaps['rms_after']:.4g} {facts['unit']}"
-    )
+    if overlaps["pairs"]:
+        print(
+            f"overlaps   rms of {overlaps['pairs']} mean differences: "
+            f"{overlaps['rms_before']:.4g} -> {overlaps['rms_after']:.4g} {facts['unit']}"
+        )
     print(f"rejected   {len(facts['rejected'])}")

@@ -59,6 +59,9 @@ class TractPlan:
         """Memory that one worker needs at most [bytes]."""
         height, width = self.spec.geometry.patches.plane_shape
         per_warp = height * width * _BYTES_PER_PIXEL
+        if self.config.match.method == "per_warp":
+            # Two warps, their difference, and the model of it in several forms.
+            return 2 * _COPIES * per_warp
         held = min(len(self.spec.visits), self.config.match.hubs or 12)
         return max(_COPIES * per_warp, held * height * width * 8 + 2 * per_warp)
 
@@ -146,10 +149,15 @@ def refuse_bad_input(config: RunConfig, rejected: tuple[Rejected, ...]) -> None:
 
 def clipping(config: RunConfig) -> Clipping:
     """Return how superpixels are measured: always masked planes, and detections if asked."""
-    planes: tuple[str, ...] = config.background.mask
-    if config.match.mask_detected:
-        planes = (*planes, "DETECTED", "DETECTED_NEGATIVE")
-    return Clipping(bits_of(planes), config.background.n_sigma, config.background.n_iter)
+    return Clipping(
+        bits_of(masked_planes(config)), config.background.n_sigma, config.background.n_iter
+    )
+
+
+def masked_planes(config: RunConfig) -> tuple[str, ...]:
+    """Return the mask planes whose pixels measure no background."""
+    detected = ("DETECTED", "DETECTED_NEGATIVE") if config.match.mask_detected else ()
+    return (*config.background.mask, *detected)
 
 
 def _ingest_tasks(

@@ -4,26 +4,66 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bgmatch_dask.background.offsets import at_superpixels
+from bgmatch_dask.background.offsets import at_superpixels, render, render_variance
 from bgmatch_dask.background.solution import Offset, Solution
 from bgmatch_dask.background.superpixels import SuperpixelSums
 from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.errors import StoreError
+from bgmatch_dask.geometry import Box
+from bgmatch_dask.pipeline.warp_offsets import load_warp_offset
 from bgmatch_dask.store import Location, TractStore, open_store
 from bgmatch_dask.store.layout import create_superpixel_array
 
 __all__ = (
+    "Method",
+    "PatchOffset",
+    "SurfaceOffset",
     "load_offset",
     "load_summary",
+    "offset_on",
     "save_solution",
     "save_summary",
     "save_visit_sums",
+    "write_arrays",
 )
+
+Method: TypeAlias = Literal["joint", "per_warp"]
+"""How the offsets of a run were found."""
+
+
+class PatchOffset(Protocol):
+    """The offset of one visit on one patch, however it was found."""
+
+    def image(self, box: Box) -> NDArray[np.float32]:
+        """Return what is added to the image on a box of tract pixels [image unit]."""
+        ...
+
+    def variance(self, box: Box) -> NDArray[np.float32]:
+        """Return what is added to the variance on a box [image unit squared]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SurfaceOffset:
+    """A tract-wide offset; see `PatchOffset`."""
+
+    offset: Offset
+    """The offset of the visit over the tract."""
+
+    def image(self, box: Box) -> NDArray[np.float32]:
+        """Return the rendered offset."""
+        return render(self.offset, box)
+
+    def variance(self, box: Box) -> NDArray[np.float32]:
+        """Return the rendered variance of the offset."""
+        return render_variance(self.offset, box)
 
 
 def save_visit_sums(store: TractStore, sums: Mapping[Visit, SuperpixelSums]) -> None:
@@ -50,7 +90,13 @@ def save_solution(store: TractStore, run: str, solution: Solution) -> None:
         maps["offset"][index] = at_superpixels(offset)
         maps["offset_variance"][index] = offset.variance
         maps["flags"][index] = offset.flags
-        store.location.write_bytes(_offset_path(run, index), _pack(offset))
+        arrays: dict[str, NDArray[Any]] = {
+            "pitch": np.array(offset.pitch, np.int64),
+            "nodes": offset.nodes,
+            "variance": offset.variance,
+            "flags": offset.flags,
+        }
+        write_arrays(store, _offset_path(run, index), arrays)
 
 
 def load_offset(store: TractStore, run: str, visit: str) -> Offset:
@@ -89,17 +135,44 @@ def _load(url: str, path: str, visit: str, tag: str) -> Offset:
         )
 
 
-def _pack(offset: Offset) -> bytes:
+def offset_on(
+    store: TractStore, run: str, visit: str, patch: int, method: Method = "joint"
+) -> PatchOffset:
+    """Return the offset of a visit on a patch.
+
+    Parameters
+    ----------
+    store, run
+        The store and the run in it.
+    visit, patch
+        The unit; not one of the reference, which has no offset.
+    method
+        How the offsets of the run were found.
+
+    Raises
+    ------
+    StoreError
+        ``offset-missing`` when there is none: the unit is not matched.
+    """
+    if method == "joint":
+        return SurfaceOffset(load_offset(store, run, visit))
+    found = load_warp_offset(store, run, visit, patch)
+    if found is None:
+        raise StoreError(
+            "offset-missing",
+            f"Run {run!r} has no offset for visit {visit} on patch {patch}",
+            where=store.location.url,
+            fix="The summary tells why a warp was not matched; the reference has no offset.",
+        )
+    return found
+
+
+def write_arrays(store: TractStore, path: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as one object; the same arrays give the same bytes."""
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        allow_pickle=False,
-        pitch=np.int64(offset.pitch),
-        nodes=offset.nodes,
-        variance=offset.variance,
-        flags=offset.flags,
-    )
-    return buffer.getvalue()
+    # A zip carries a CRC of each member, and numpy dates them all 1980: same arrays, same bytes.
+    np.savez(buffer, allow_pickle=False, **arrays)
+    store.location.write_bytes(path, buffer.getvalue())
 
 
 def _offset_path(run: str, index: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from bgmatch_dask import __version__
 from bgmatch_dask.background.diagnostics import GateLimits, VisitDiagnostics, diagnose
 from bgmatch_dask.background.offsets import at_superpixels
-from bgmatch_dask.background.overlaps import Overlap, measure_overlaps, overlap_figures
+from bgmatch_dask.background.overlaps import measure_overlaps, overlap_figures
 from bgmatch_dask.background.reference import ReferenceChoice
 from bgmatch_dask.background.solution import Solution
 from bgmatch_dask.background.superpixels import SuperpixelSums
@@ -20,9 +20,10 @@ from bgmatch_dask.pipeline import stages
 from bgmatch_dask.pipeline.context import RunContext
 from bgmatch_dask.pipeline.engine import Engine, SerialEngine
 from bgmatch_dask.pipeline.events import Listener
+from bgmatch_dask.pipeline.per_warp import per_warp, visit_figures
 from bgmatch_dask.pipeline.plan import TractPlan
 from bgmatch_dask.pipeline.results import save_summary
-from bgmatch_dask.pipeline.stages import Ingested
+from bgmatch_dask.pipeline.stages import Ingested, Matching
 from bgmatch_dask.store import Ledger
 
 __all__ = ("run_tract",)
@@ -60,28 +61,71 @@ def run_tract(
     ingested = stages.ingest(run)
     plan.location.write_json(f"runs/{plan.config.run}/plan.json", plan.to_json())
     choice, sums = stages.reference(run, ingested)
-    coverage = {visit: part.count > 0 for visit, part in sums.items()}
-    differences = stages.difference(run, ingested, choice, coverage)
-    solution = stages.solve(run, differences, coverage, choice)
-    limits = GateLimits(plan.config.match.gate_ratio, plan.config.match.gate_rms)
-    diagnostics = diagnose(solution, differences, coverage, limits)
-    stages.match(run, ingested, solution)
-    stages.coadd(run, ingested, solution, _unmatched_visits(solution))
-    overlaps = measure_overlaps(differences, solution)
-    summary = _summarise(run, ingested, choice, sums, solution, diagnostics, overlaps)
+    if plan.config.match.method == "per_warp":
+        matching, found = _match_per_warp(run, ingested, choice, sums)
+    else:
+        matching, found = _match_jointly(run, ingested, choice, sums)
+    stages.match(run, ingested, matching)
+    stages.coadd(run, ingested, matching)
+    summary = _summarise(run, ingested, choice) | found | {"timings": dict(run.timings)}
     save_summary(plan.location, plan.config.run, summary)
     _commit(run)
     return summary
 
 
-def _unmatched_visits(solution: Solution) -> list[str]:
-    """Return the visits without a tie to the reference: their level is arbitrary."""
-    return [
-        str(visit)
-        for component in solution.components
-        if not component.has_reference
-        for visit in component.visits
+def _match_jointly(
+    run: RunContext,
+    ingested: Ingested,
+    choice: ReferenceChoice,
+    sums: Mapping[Visit, SuperpixelSums],
+) -> tuple[Matching, dict[str, Any]]:
+    """Return the offsets of one solution over the tract, and what the summary tells of it."""
+    config = run.plan.config.match
+    coverage = {visit: part.count > 0 for visit, part in sums.items()}
+    differences = stages.difference(run, ingested, choice, coverage)
+    solution = stages.solve(run, differences, coverage, choice)
+    matching = stages.of_solution(run, ingested, solution)
+    limits = GateLimits(config.gate_ratio, config.gate_rms)
+    diagnostics = diagnose(solution, differences, coverage, limits)
+    overlaps = measure_overlaps(differences, solution)
+    return matching, {
+        "visits": _visit_table(run, ingested, sums, solution, diagnostics),
+        "unmatched": [],
+        "pairs": [asdict(overlap) for overlap in overlaps],
+        "overlaps": asdict(overlap_figures(overlaps)),
+        "solver": {
+            "noise factor": solution.noise_factor,
+            "slope prior": solution.slope_prior,
+            "superpixels per node": solution.pitch,
+            "iterations": solution.iterations,
+            "components": len(solution.components),
+        },
+    }
+
+
+def _match_per_warp(
+    run: RunContext,
+    ingested: Ingested,
+    choice: ReferenceChoice,
+    sums: Mapping[Visit, SuperpixelSums],
+) -> tuple[Matching, dict[str, Any]]:
+    """Return the offsets of warps matched one by one, and what the summary tells of them."""
+    result = per_warp(run, ingested, str(choice.visit))
+    rows = [
+        {
+            "visit": str(visit),
+            **visit_figures(run, ingested, result, str(visit)),
+            **_sky_figures(run, ingested, visit, part),
+        }
+        for visit, part in sums.items()
     ]
+    return result.matching, {
+        "visits": rows,
+        "unmatched": [asdict(item) for item in result.unmatched],
+        "pairs": [],
+        "overlaps": asdict(overlap_figures(())),
+        "solver": {"method": "per_warp"},
+    }
 
 
 def _uncommit(run: RunContext) -> None:
@@ -100,15 +144,7 @@ def _commit(run: RunContext) -> None:
     )
 
 
-def _summarise(
-    run: RunContext,
-    ingested: Ingested,
-    choice: ReferenceChoice,
-    sums: Mapping[Visit, SuperpixelSums],
-    solution: Solution,
-    diagnostics: Sequence[VisitDiagnostics],
-    overlaps: Sequence[Overlap],
-) -> dict[str, Any]:
+def _summarise(run: RunContext, ingested: Ingested, choice: ReferenceChoice) -> dict[str, Any]:
     plan = run.plan
     return {
         "schema": 1,
@@ -124,18 +160,7 @@ def _summarise(
             "forced": choice.forced,
             "candidates": [asdict(candidate) for candidate in choice.candidates],
         },
-        "visits": _visit_table(run, ingested, sums, solution, diagnostics),
-        "pairs": [asdict(overlap) for overlap in overlaps],
-        "overlaps": asdict(overlap_figures(overlaps)),
-        "solver": {
-            "noise factor": solution.noise_factor,
-            "slope prior": solution.slope_prior,
-            "superpixels per node": solution.pitch,
-            "iterations": solution.iterations,
-            "components": len(solution.components),
-        },
         "rejected": [asdict(rejection) for rejection in ingested.rejected],
-        "timings": dict(run.timings),
     }
 
 
@@ -146,26 +171,38 @@ def _visit_table(
     solution: Solution,
     diagnostics: Sequence[VisitDiagnostics],
 ) -> list[dict[str, Any]]:
-    loose = set(_unmatched_visits(solution))
+    loose = {
+        visit for part in solution.components if not part.has_reference for visit in part.visits
+    }
     table = []
     for found in diagnostics:
         part, label = sums[found.visit], str(found.visit)
         row: dict[str, Any] = {
             **asdict(found),
             "visit": label,
-            "status": "disconnected" if label in loose else "matched",
+            "status": "disconnected" if found.visit in loose else "matched",
             "diff_variance": found.difference_variance,
             "measured": found.coverage,
-            "sky_level": float(np.median(part.mean[part.count > 0])) if part.count.any() else None,
-            "sky_sigma": _sky_sigma(ingested, label),
-            "n_patches": sum(v == label for v, _ in ingested.usable),
-            "coverage": _tract_share(run, part),
+            **_sky_figures(run, ingested, found.visit, part),
             "offset_median": _offset_median(solution, found.visit, part),
         }
         if found.visit == solution.reference:
             row["status"] = "reference"
         table.append(row)
     return table
+
+
+def _sky_figures(
+    run: RunContext, ingested: Ingested, visit: Visit, sums: SuperpixelSums
+) -> dict[str, Any]:
+    """Return what the table of visits tells of the visit alone."""
+    label = str(visit)
+    return {
+        "sky_level": float(np.median(sums.mean[sums.count > 0])) if sums.count.any() else None,
+        "sky_sigma": _sky_sigma(ingested, label),
+        "n_patches": sum(v == label for v, _ in ingested.usable),
+        "coverage": _tract_share(run, sums),
+    }
 
 
 def _tract_share(run: RunContext, sums: SuperpixelSums) -> float:

@@ -25,7 +25,7 @@ from bgmatch_dask.errors import InputError, Rejected
 from bgmatch_dask.maskplanes import bits_of
 from bgmatch_dask.pipeline.context import RunContext
 from bgmatch_dask.pipeline.plan import clipping, stage_digest
-from bgmatch_dask.pipeline.results import save_solution, save_visit_sums
+from bgmatch_dask.pipeline.results import Method, save_solution, save_visit_sums
 from bgmatch_dask.pipeline.tasks import (
     CoaddTask,
     DifferenceTask,
@@ -41,10 +41,12 @@ from bgmatch_dask.store.layout import PLANES, create_patch_array, create_plane_a
 
 __all__ = (
     "Ingested",
+    "Matching",
     "coadd",
     "difference",
     "ingest",
     "match",
+    "of_solution",
     "reference",
     "solve",
 )
@@ -71,6 +73,24 @@ class Ingested:
     def digests_of(self, patch: int) -> dict[str, str]:
         """Return the digests of the usable warps of a patch, by visit."""
         return {v: self.receipts[f"{v}/{patch}"].digest for v in self.visits_of(patch)}
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """What matched warps and coadds are made of."""
+
+    method: Method
+    """How the offsets were found."""
+    reference: str
+    """Visit without an offset."""
+    digest: str
+    """Digest of all pixels and offsets."""
+    dropped: Mapping[int, tuple[str, ...]]
+    """Visits that the matched coadd of a patch leaves out, by patch."""
+
+    def has_offset(self, visit: str, patch: int) -> bool:
+        """Whether a matched warp exists: a disconnected visit has an offset of arbitrary level."""
+        return self.method == "joint" or visit not in self.dropped.get(patch, ())
 
 
 def ingest(run: RunContext) -> Ingested:
@@ -233,7 +253,20 @@ def solve(
     return solution
 
 
-def match(run: RunContext, ingested: Ingested, solution: Solution) -> None:
+def of_solution(run: RunContext, ingested: Ingested, solution: Solution) -> Matching:
+    """Return the matching of tract-wide offsets; visits of arbitrary level are in no coadd."""
+    loose = tuple(
+        str(visit)
+        for component in solution.components
+        if not component.has_reference
+        for visit in component.visits
+    )
+    dropped = dict.fromkeys(range(run.plan.spec.geometry.patches.n_patches), loose)
+    digest = solution_digest(ingested, solution)
+    return Matching("joint", str(solution.reference), digest, dropped)
+
+
+def match(run: RunContext, ingested: Ingested, matching: Matching) -> None:
     """Write matched warps, when the configuration asks for them; they are virtual otherwise."""
     config = run.plan.config
     if not config.match.write_warps:
@@ -242,15 +275,23 @@ def match(run: RunContext, ingested: Ingested, solution: Solution) -> None:
     for name in PLANES:
         if name not in group:
             create_plane_array(group, name, run.plan.spec)
-    digest = solution_digest(ingested, solution)
     tasks = [
-        MatchTask(run.plan.location.url, config.run, visit, patch, str(solution.reference), digest)
+        MatchTask(
+            url=run.plan.location.url,
+            run=config.run,
+            visit=visit,
+            patch=patch,
+            reference=matching.reference,
+            digest=matching.digest,
+            method=matching.method,
+            matched=matching.has_offset(visit, patch),
+        )
         for visit, patch in ingested.usable
     ]
     run.run_units("match", match_unit, tasks)
 
 
-def coadd(run: RunContext, ingested: Ingested, solution: Solution, dropped: Sequence[str]) -> None:
+def coadd(run: RunContext, ingested: Ingested, matching: Matching) -> None:
     """Stack the matched warps of every patch, and the unmatched ones for comparison."""
     config, patches = run.plan.config, run.plan.spec.geometry.patches
     for name in ("matched", "unmatched") if config.coadd.unmatched else ("matched",):
@@ -258,18 +299,18 @@ def coadd(run: RunContext, ingested: Ingested, solution: Solution, dropped: Sequ
         for plane in COADD_PLANES:
             if plane not in group:
                 create_patch_array(group, plane, COADD_PLANES[plane], run.plan.spec)
-    digest = solution_digest(ingested, solution)
     tasks = [
         CoaddTask(
             url=run.plan.location.url,
             run=config.run,
             patch=patch,
             weights=_weights(ingested, patch),
-            reference=str(solution.reference),
-            dropped=tuple(dropped),
+            reference=matching.reference,
+            dropped=matching.dropped.get(patch, ()),
             bad_bits=bits_of(config.coadd.mask),
             unmatched=config.coadd.unmatched,
-            digest=stage_digest(digest, config.coadd, tuple(dropped)),
+            digest=stage_digest(matching.digest, config.coadd, matching.dropped.get(patch, ())),
+            method=matching.method,
         )
         for patch in range(patches.n_patches)
         if ingested.visits_of(patch)

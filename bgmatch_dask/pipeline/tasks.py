@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bgmatch_dask.background.offsets import render, render_variance
 from bgmatch_dask.background.outliers import outlier_footprints
 from bgmatch_dask.background.superpixels import (
     SuperpixelSums,
@@ -27,7 +26,7 @@ from bgmatch_dask.background.superpixels import (
 from bgmatch_dask.coadd.stack import SkyWeight, Stack
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import CLIPPED
-from bgmatch_dask.pipeline.results import load_offset
+from bgmatch_dask.pipeline.results import Method, offset_on, write_arrays
 from bgmatch_dask.store import Receipt, TractStore, open_store
 from bgmatch_dask.warps.catalogue import InputFile
 from bgmatch_dask.warps.profile import Profile
@@ -182,7 +181,7 @@ def difference_patch(task: DifferenceTask) -> Receipt:
         for hub in sorted(h for h, v in task.pairs if v == visit):
             parts[hub, visit] = to_array(_difference(store, task, box, held[hub], pixels))
     stacked = np.stack([parts[pair] for pair in task.pairs])
-    _write_arrays(store, task.path, {"sums": stacked})
+    write_arrays(store, task.path, {"sums": stacked})
     return Receipt("difference", task.unit, task.digest, time.perf_counter() - start)
 
 
@@ -226,16 +225,9 @@ def read_differences(
     return {pair: from_array(part) for pair, part in zip(task.pairs, sums, strict=True)}
 
 
-def _write_arrays(store: TractStore, path: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-    buffer = io.BytesIO()
-    # A zip carries a CRC of each member, and numpy dates them all 1980: same arrays, same bytes.
-    np.savez(buffer, allow_pickle=False, **arrays)
-    store.location.write_bytes(path, buffer.getvalue())
-
-
 @dataclass(frozen=True, slots=True)
 class MatchTask:
-    """Write one matched warp."""
+    """Write one matched warp; NaN where the unit could not be matched."""
 
     url: str
     run: str
@@ -243,6 +235,8 @@ class MatchTask:
     patch: int
     reference: str
     digest: str
+    method: Method = "joint"
+    matched: bool = True
 
     @property
     def unit(self) -> str:
@@ -259,10 +253,13 @@ def match_unit(task: MatchTask) -> Receipt:
     kind = f"match/{task.run}/warps"
     image = store.read("image", visit, task.patch, box)
     variance = store.read("variance", visit, task.patch, box)
-    if task.visit != task.reference:
-        offset = load_offset(store, task.run, task.visit)
-        image = image + render(offset, box)
-        variance = variance + render_variance(offset, box)
+    if not task.matched:
+        # A plane of an earlier run of this name must not outlive its match.
+        image, variance = np.full_like(image, np.nan), np.full_like(variance, np.nan)
+    elif task.visit != task.reference:
+        offset = offset_on(store, task.run, task.visit, task.patch, task.method)
+        image = image + offset.image(box)
+        variance = variance + offset.variance(box)
     store.write_plane("image", visit, task.patch, image, kind=kind)
     store.write_plane("variance", visit, task.patch, variance, kind=kind)
     store.write_plane(
@@ -285,6 +282,7 @@ class CoaddTask:
     bad_bits: int
     unmatched: bool
     digest: str
+    method: Method = "joint"
 
     @property
     def unit(self) -> str:
@@ -309,9 +307,9 @@ def coadd_patch(task: CoaddTask) -> Receipt:
         if visit in task.dropped:
             continue
         if visit != task.reference:
-            offset = load_offset(store, task.run, visit)
-            image = image + render(offset, box)
-            variance = variance + render_variance(offset, box)
+            offset = offset_on(store, task.run, visit, task.patch, task.method)
+            image = image + offset.image(box)
+            variance = variance + offset.variance(box)
         stacks["matched"].add(image, variance, mask, weight, task.bad_bits)
     for name, stack in stacks.items():
         _write_coadd(store, f"coadd/{task.run}_{name}", task.patch, stack)

@@ -13,12 +13,10 @@ import xarray as xr
 from astropy.io.fits import Header
 from numpy.typing import NDArray
 
-from bgmatch_dask.background.offsets import render, render_variance
-from bgmatch_dask.background.solution import Offset
 from bgmatch_dask.coadd.layout import COADD_PLANES
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import Box
-from bgmatch_dask.pipeline.results import load_offset, load_summary
+from bgmatch_dask.pipeline.results import Method, PatchOffset, load_summary, offset_on
 from bgmatch_dask.store import Location, TractSpec, TractStore, open_store
 from bgmatch_dask.store.layout import PLANES
 
@@ -39,6 +37,8 @@ class MatchedWarps:
     """Visit whose offset is zero by definition."""
     tag: str
     """What tells this solution from another one of the same run."""
+    method: Method = "joint"
+    """How the offsets were found."""
 
     @classmethod
     def of(cls, location: Location, run: str) -> MatchedWarps:
@@ -49,9 +49,10 @@ class MatchedWarps:
         StoreError
             ``run-missing`` when the run is not finished.
         """
-        reference = str(load_summary(location, run)["reference"]["visit"])
+        summary = load_summary(location, run)
         tag = location.tag(f"runs/{run}/summary.json") or ""
-        return cls(location.url, run, reference, tag)
+        method: Method = summary["config"].get("match", {}).get("method", "joint")
+        return cls(location.url, run, str(summary["reference"]["visit"]), tag, method)
 
     def read(
         self, plane: Literal["image", "variance"], visit: int, patch: int, box: Box
@@ -71,25 +72,26 @@ class MatchedWarps:
         -------
         ndarray of float32
             Shape of ``box``; the same bytes as a matched warp that the run writes. NaN where
-            there is no data, and for a visit that the run does not know.
+            there is no data, and for a unit that the run did not match.
         """
         store = open_store(self.url)
         label = store.spec.visits[visit]
         values: NDArray[np.float32] = store.read(plane, visit, patch, box)
         if label == self.reference:
             return values
-        offset = self._offset(label)
+        offset = self.offset(label, patch)
         if offset is None:
             return np.full(box.shape, np.nan, np.float32)
-        return values + (render if plane == "image" else render_variance)(offset, box)
+        return values + (offset.image(box) if plane == "image" else offset.variance(box))
 
-    def knows(self, visit: str) -> bool:
-        """Whether the run has the reference's or another offset for a visit."""
-        return visit == self.reference or self._offset(visit) is not None
+    def knows(self, visit: str, patch: int) -> bool:
+        """Whether there is a matched warp of a unit that has data."""
+        return visit == self.reference or self.offset(visit, patch) is not None
 
-    def _offset(self, visit: str) -> Offset | None:
+    def offset(self, visit: str, patch: int) -> PatchOffset | None:
+        """Return the offset of a unit; None for the reference and for what was not matched."""
         try:
-            return load_offset(open_store(self.url), self.run, visit)
+            return offset_on(open_store(self.url), self.run, visit, patch, self.method)
         except StoreError as error:
             if error.code != "offset-missing":
                 raise
@@ -111,10 +113,11 @@ def open_tract(url: str, run: str = "main") -> xr.Dataset:
     xarray.Dataset
         ``image``, ``variance``, ``mask`` (visit, patch, y, x) always. When the run is finished:
         ``matched``, ``matched_variance`` (the same axes, nothing stored), ``offset``,
-        ``offset_variance``, ``flags`` (visit, sy, sx), and ``coadd``, ``coadd_variance``,
-        ``coadd_mask``, ``nimage`` and the same with ``unmatched_`` (patch, y, x) where the run
-        made them. Pixel ``[y, x]`` of a patch is the tract pixel
-        ``(patch_x0 + x, patch_y0 + y)``; ``sx``, ``sy`` are superpixel centres in tract pixels.
+        ``offset_variance``, ``flags`` (visit, sy, sx) unless each warp was matched alone, and
+        ``coadd``, ``coadd_variance``, ``coadd_mask``, ``nimage`` and the same with
+        ``unmatched_`` (patch, y, x) where the run made them. Pixel ``[y, x]`` of a patch is the
+        tract pixel ``(patch_x0 + x, patch_y0 + y)``; ``sx``, ``sy`` are superpixel centres in
+        tract pixels.
         ``attrs`` holds tract, band, unit, the WCS cards of the tract in a form that
         ``astropy.wcs.WCS(ds.attrs["wcs"])`` reads, and the patch grid as JSON (``geometry``).
 
@@ -128,7 +131,10 @@ def open_tract(url: str, run: str = "main") -> xr.Dataset:
     finished = store.location.exists(f"runs/{run}/summary.json")
     variables = _direct(store)
     if finished:
-        variables |= _matched(store, run) | _offsets(store, run) | _coadds(store, run)
+        warps = MatchedWarps.of(store.location, run)
+        variables |= _matched(store, warps) | _coadds(store, run)
+        # Maps of an earlier run of this name are not of this one.
+        variables |= _offsets(store, run) if warps.method == "joint" else {}
     attrs = {
         "tract": spec.geometry.tract,
         "band": spec.geometry.band,
@@ -180,8 +186,7 @@ def _coadds(store: TractStore, run: str) -> dict[str, Variable]:
     return out
 
 
-def _matched(store: TractStore, run: str) -> dict[str, Variable]:
-    warps = MatchedWarps.of(store.location, run)
+def _matched(store: TractStore, warps: MatchedWarps) -> dict[str, Variable]:
     out: dict[str, Variable] = {}
     for name, plane in (("matched", "image"), ("matched_variance", "variance")):
         array = store.array(f"{store.spec.kind}/{plane}")

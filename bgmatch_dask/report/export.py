@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgmatch_dask import __version__
-from bgmatch_dask.background.offsets import render, render_flags, render_variance
-from bgmatch_dask.background.solution import Flag, Offset
+from bgmatch_dask.background.offsets import render_flags
+from bgmatch_dask.background.solution import Flag
 from bgmatch_dask.errors import ConfigError, StoreError
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import MASK_PLANES, NO_DATA
-from bgmatch_dask.pipeline.results import load_offset
+from bgmatch_dask.pipeline.results import load_offset, offset_on
 from bgmatch_dask.pipeline.view import MatchedWarps
 from bgmatch_dask.report.fits_files import (
     Card,
@@ -73,8 +73,9 @@ def export_fits(
         The store and the run in it.
     product
         ``offset``: what is to be *added* to a visit, on the pixels of the tract, with its
-        variance and flags. ``matched``, ``coadd``, ``unmatched-coadd``: image, mask and variance
-        in the layout of an LSST ``ExposureF``. ``nimage``: visits per pixel of the coadd.
+        variance and, where it is one surface over the tract, flags. ``matched``, ``coadd``,
+        ``unmatched-coadd``: image, mask and variance in the layout of an LSST ``ExposureF``.
+        ``nimage``: visits per pixel of the coadd.
     out_dir
         Folder for the files, made when missing; files of the same name are replaced.
     visit
@@ -160,32 +161,33 @@ def _offset_exports(
     store: TractStore, matched: MatchedWarps, visit: str | None
 ) -> Iterator[_Export]:
     unit = card_text(store.spec.unit)
-    planes = (
+    planes: tuple[Plane, ...] = (
         Plane("OFFSET", "float32", np.nan, unit),
         Plane("VARIANCE", "float32", np.nan, f"{unit}**2"),
         Plane("FLAGS", "uint8", 0, "", _FLAG_CARDS),
     )
+    if matched.method == "per_warp":
+        planes = planes[:2]
     for label in store.spec.visits if visit is None else (visit,):
-        try:
-            offset = load_offset(store, matched.run, label)
-        except StoreError as error:
-            if visit is not None or error.code != "offset-missing":
-                raise
-            continue
-        patches = _patches_of(store, label)
-        yield _Export("offset", label, planes, _offset_reader(offset), patches, as_warp=False)
+        patches = tuple(p for p in _patches_of(store, label) if matched.offset(label, p))
+        if not patches and visit is not None:
+            raise StoreError(
+                "offset-missing",
+                f"Run {matched.run!r} has no offset for visit {label}",
+                where=store.location.url,
+                fix="The reference has none; run the job for the others.",
+            )
+        if patches:
+            read = _offset_reader(store, matched, label)
+            yield _Export("offset", label, planes, read, patches, as_warp=False)
 
 
-def _offset_reader(offset: Offset) -> Reader:
-    renderers: Mapping[str, Callable[[Offset, Box], NDArray[Any]]] = {
-        "OFFSET": render,
-        "VARIANCE": render_variance,
-        "FLAGS": render_flags,
-    }
-
+def _offset_reader(store: TractStore, matched: MatchedWarps, visit: str) -> Reader:
     def read(plane: Plane, patch: int, box: Box) -> NDArray[Any]:
-        del patch
-        return renderers[plane.name](offset, box)
+        if plane.name == "FLAGS":
+            return render_flags(load_offset(store, matched.run, visit), box)
+        offset = offset_on(store, matched.run, visit, patch, matched.method)
+        return offset.image(box) if plane.name == "OFFSET" else offset.variance(box)
 
     return read
 
@@ -200,7 +202,7 @@ def _matched_export(store: TractStore, matched: MatchedWarps, visit: str) -> _Ex
             return matched.read("image", index, patch, box)
         return _infinite(matched.read("variance", index, patch, box))
 
-    patches = _patches_of(store, visit) if matched.knows(visit) else ()
+    patches = tuple(p for p in _patches_of(store, visit) if matched.knows(visit, p))
     return _Export("matched", visit, _warp_planes(store), read, patches, as_warp=True)
 
 

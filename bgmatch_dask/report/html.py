@@ -113,7 +113,7 @@ def render_report(summary: Mapping[str, Any], pictures: Sequence[Picture]) -> st
     )
     environment.filters.update(num=_num, percent=_percent)
     candidates = sorted(summary["reference"]["candidates"], key=_cost)
-    rejected = summary["rejected"]
+    rejected, unmatched = summary["rejected"], summary.get("unmatched", [])
     return environment.get_template("report.html").render(
         s=summary,
         # The style sheet is ours; a style element must not hold escaped quotes.
@@ -128,6 +128,8 @@ def render_report(summary: Mapping[str, Any], pictures: Sequence[Picture]) -> st
         candidates_hidden=max(len(candidates) - _MOST_CANDIDATES, 0),
         rejected=rejected[:_MOST_REJECTED],
         rejected_hidden=max(len(rejected) - _MOST_REJECTED, 0),
+        unmatched=unmatched[:_MOST_REJECTED],
+        unmatched_hidden=max(len(unmatched) - _MOST_REJECTED, 0),
         config_yaml=yaml.safe_dump(summary["config"], sort_keys=False, allow_unicode=True),
     )
 

@@ -23,7 +23,17 @@ from bgmatch_dask.store import TractStore
 __all__ = ("Picture", "draw_pictures", "read_offset_maps")
 
 _WIDE, _SMALL = 1100, 700
-_FLOW = ("plan", "ingest", "reference", "difference", "solve", "match", "coadd", "report")
+_FLOW = (
+    "plan",
+    "ingest",
+    "reference",
+    "difference",
+    "solve",
+    "per_warp",
+    "match",
+    "coadd",
+    "report",
+)
 """The summary is stored with sorted keys, so that the order of the stages is lost in it."""
 
 
@@ -64,7 +74,8 @@ def draw_pictures(store: TractStore, run: str, summary: Mapping[str, Any]) -> li
     pictures = _coadd_pictures(store, run, unit)
     if summary["pairs"]:
         pictures.append(_overlap_picture(summary["pairs"], unit))
-    pictures += _offset_pictures(read_offset_maps(store, run), unit)
+    if summary["solver"].get("method") != "per_warp":
+        pictures += _offset_pictures(read_offset_maps(store, run), unit)
     if summary["timings"]:
         timings = {str(name): float(value or 0.0) for name, value in summary["timings"].items()}
         timings = dict(sorted(timings.items(), key=lambda item: _place_in_flow(item[0])))

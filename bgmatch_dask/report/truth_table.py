@@ -61,6 +61,11 @@ def compare_with_truth(
     -------
     tuple of TruthRow
         One row for every visit but the reference, in the order of the store.
+
+    Raises
+    ------
+    StoreError
+        ``run-missing``; ``offset-missing`` for a run that matched each warp alone.
     """
     store = open_store(location.url)
     truth = load_truth(truth_dir)
