@@ -55,7 +55,7 @@ class SolveConfig:
     n_strength: int = 6
     """Iterations of the choice of the strengths."""
     node_pitch: int | None = None
-    """Superpixels per node; None: one, or more if the memory would not suffice."""
+    """Superpixels per node of the result; None: one."""
     work_limit: float = 1e10
     """Floating point operations of a direct solution beyond which the nodes of the direct
     solution are made coarser (the finest level is then solved by iteration)."""
