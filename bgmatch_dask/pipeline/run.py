@@ -222,4 +222,6 @@ def _sky_sigma(ingested: Ingested, visit: str) -> float:
         for v, patch in ingested.usable
         if v == visit
     ]
-    return float(np.sqrt(np.nanmedian(variances)))
+    known = [variance for variance in variances if np.isfinite(variance)]
+    # A visit whose good pixels are all masked has no sky to measure.
+    return float(np.sqrt(np.median(known))) if known else float("nan")
