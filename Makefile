@@ -3,36 +3,46 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+DEV := $(VENV)/ready-dev
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+COMPILE := pip-compile --quiet --strip-extras --generate-hashes --no-header --no-emit-index-url \
+    --no-emit-find-links --no-emit-trusted-host --allow-unsafe
+EXTRAS := --extra butler --extra jupyter --extra slurm --extra kubernetes --extra gateway \
+    --extra bench --extra dev
 
 .PHONY: demo test lint types check clean lock
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps -e .
 	touch $(READY)
+
+# Everything that tests, lint and the benchmark's peers need.
+$(DEV): $(READY) requirements-dev.lock
+	$(PIP) --require-hashes -r requirements-dev.lock
+	touch $(DEV)
 
 demo: $(READY)
 	$(BIN)/bgmatch demo demo-output
 
-test: $(READY)
+test: $(DEV)
 	$(BIN)/python -m pytest
 
-lint: $(READY)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-types: $(READY)
+types: $(DEV)
 	$(BIN)/mypy
 
 check: lint types test
 
 # Re-pin all dependencies (needs pip-tools).
 lock:
-	pip-compile --quiet --extra dev --extra bench --strip-extras --generate-hashes --no-header \
-	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --allow-unsafe \
-	    -o requirements.lock pyproject.toml
+	$(COMPILE) $(EXTRAS) -o requirements-dev.lock pyproject.toml
+	$(COMPILE) -c requirements-dev.lock -o requirements.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) demo-output
