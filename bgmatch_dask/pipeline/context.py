@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from bgmatch_dask.errors import BgmatchError
 from bgmatch_dask.pipeline.engine import Engine
-from bgmatch_dask.pipeline.events import Event, Listener, StageEnded, StageStarted, UnitDone
+from bgmatch_dask.pipeline.events import (
+    Event,
+    Listener,
+    Outcome,
+    RunEnded,
+    RunStarted,
+    StageEnded,
+    StageStarted,
+    UnitDone,
+    UnitsKept,
+)
 from bgmatch_dask.pipeline.plan import TractPlan, refuse_bad_input
+from bgmatch_dask.pipeline.trace import Traced
 from bgmatch_dask.store import Ledger, Receipt, TractStore, open_store
 
-__all__ = ("RunContext",)
+__all__ = ("RunContext", "board_key", "run_started")
 
 _SEGMENT_SECONDS = 5.0
 """Receipts are written at least this often, so that little is done again after a crash."""
@@ -62,6 +75,22 @@ class RunContext:
             listener(event)
 
     @contextmanager
+    def told(self) -> Iterator[None]:
+        """Tell the listeners of the start and the end of the run, however it ends."""
+        self.emit(run_started(self.plan))
+        try:
+            yield
+        except BgmatchError as error:
+            self.emit(RunEnded("failed", str(error)))
+            raise
+        except BaseException as error:
+            # Ctrl-C and signals: what is done is written down, and a resume goes on from there.
+            outcome: Outcome = "failed" if isinstance(error, Exception) else "interrupted"
+            self.emit(RunEnded(outcome, f"{type(error).__name__}: {error}".rstrip(": ")))
+            raise
+        self.emit(RunEnded("finished"))
+
+    @contextmanager
     def stage(self, name: str, total: int = 1, done: int = 0) -> Iterator[None]:
         """Time a stage and tell the listeners of its start and end."""
         start = time.perf_counter()
@@ -96,11 +125,14 @@ class RunContext:
             if task.unit in known and known[task.unit].digest == task.digest
         }
         missing = [task for task in tasks if task.unit not in receipts]
+        traced = Traced(function, name, board_key(self.plan))
         with self.stage(name, len(tasks), len(receipts)):
-            for receipt in self._recorded(name, self.engine.map(function, missing, name)):
+            if receipts:
+                self.emit(_kept(name, receipts))
+            for receipt in self._recorded(name, self.engine.map(traced, missing, name)):
                 receipts[receipt.unit] = receipt
                 refuse_bad_input(self.plan.config, receipt.rejected)
-                self.emit(UnitDone(name, receipt.unit, receipt.seconds, receipt.rejected))
+                self.emit(_unit_done(name, receipt))
         return {task.unit: receipts[task.unit] for task in tasks}
 
     def _recorded(self, name: str, results: Iterator[Receipt]) -> Iterator[Receipt]:
@@ -116,3 +148,57 @@ class RunContext:
                     pending, last = [], time.perf_counter()
         finally:
             self.ledger.append(name, pending)
+
+
+def board_key(plan: TractPlan) -> str:
+    """Return the key under which a run is watched: its name, tract and place, short and safe."""
+    place = hashlib.blake2b(plan.location.url.encode(), digest_size=4).hexdigest()
+    return f"{plan.spec.geometry.tract}-{plan.config.run}-{place}"
+
+
+def run_started(plan: TractPlan) -> RunStarted:
+    """Return the event that tells what a run is made of."""
+    geometry = plan.spec.geometry
+    patches = geometry.patches.n_patches
+    rows = {visit: bytearray(b"0" * patches) for visit in plan.spec.visits}
+    for task in plan.ingest:
+        rows[task.visit][task.patch] = ord("1")
+    return RunStarted(
+        run=plan.config.run,
+        store=plan.location.url,
+        tract=geometry.tract,
+        band=geometry.band,
+        unit=plan.spec.unit,
+        visits=tuple(plan.spec.visits),
+        nx=geometry.patches.nx,
+        ny=geometry.patches.ny,
+        planned="".join(row.decode() for row in rows.values()),
+        rejected=plan.rejected,
+    )
+
+
+def _kept(stage: str, receipts: Mapping[str, Receipt]) -> UnitsKept:
+    rejected = [item for receipt in receipts.values() for item in receipt.rejected]
+    return UnitsKept(
+        stage,
+        tuple(receipts),
+        tuple(unit for unit, receipt in receipts.items() if not _usable(receipt)),
+        tuple(dict.fromkeys(rejected)),
+    )
+
+
+def _unit_done(stage: str, receipt: Receipt) -> UnitDone:
+    return UnitDone(
+        stage,
+        receipt.unit,
+        receipt.seconds,
+        receipt.rejected,
+        worker=receipt.worker,
+        n_bytes=receipt.n_bytes,
+        peak_bytes=receipt.peak_bytes,
+        usable=_usable(receipt),
+    )
+
+
+def _usable(receipt: Receipt) -> bool:
+    return bool(receipt.figures.get("n_valid", 1))

@@ -57,6 +57,12 @@ def run_tract(
     """
     ledger = Ledger(plan.location, plan.config.run)
     run = RunContext(plan, ledger, engine or SerialEngine(), tuple(listeners))
+    with run.told():
+        return _carry_out(run)
+
+
+def _carry_out(run: RunContext) -> dict[str, Any]:
+    plan = run.plan
     _uncommit(run)
     ingested = stages.ingest(run)
     plan.location.write_json(f"runs/{plan.config.run}/plan.json", plan.to_json())

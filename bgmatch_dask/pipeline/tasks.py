@@ -28,6 +28,7 @@ from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import CLIPPED
 from bgmatch_dask.pipeline.results import Method, offset_on, write_arrays
 from bgmatch_dask.store import Receipt, TractStore, open_store
+from bgmatch_dask.store.traffic import add_traffic
 from bgmatch_dask.warps.catalogue import InputFile
 from bgmatch_dask.warps.profile import Profile
 from bgmatch_dask.warps.source import read_unit
@@ -85,6 +86,7 @@ def ingest_unit(task: IngestTask) -> Receipt:
     warp, rejected = read_unit(
         task.files, task.profile, geometry, task.patch, max_pixels=task.max_pixels
     )
+    add_traffic(sum(file.size for file in task.files))
     figures: dict[str, Any] = {"n_valid": 0}
     if warp is not None:
         weight = SkyWeight.measure(warp.variance, warp.mask, task.clipping.bad_bits)

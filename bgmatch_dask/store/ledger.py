@@ -34,6 +34,12 @@ class Receipt:
     """Numbers for the report and for later stages (JSON types only)."""
     rejected: tuple[Rejected, ...] = ()
     """Inputs that were left out."""
+    worker: str = ""
+    """Name of the worker; empty where the unit ran in the driver's process."""
+    n_bytes: int = 0
+    """Bytes of input files read, and of arrays read from and written to the store."""
+    peak_bytes: int = 0
+    """Largest resident memory of the process so far [bytes]."""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON types."""

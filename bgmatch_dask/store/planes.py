@@ -13,6 +13,7 @@ from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.store.layout import TractSpec, read_spec
 from bgmatch_dask.store.location import Location
+from bgmatch_dask.store.traffic import add_traffic
 
 __all__ = ("TractStore", "assert_aligned", "open_store")
 
@@ -116,6 +117,7 @@ class TractStore:
         region: tuple[int | slice, ...] = (*index, *(slice(0, n) for n in values.shape))
         assert_aligned(array, region)
         array[region] = values
+        add_traffic(values.nbytes)
 
     def write_unit_sums(self, visit: int, patch: int, sums: NDArray[np.float64]) -> None:
         """Write the superpixel sums of one unit: one chunk, padded with NaN."""
@@ -140,6 +142,7 @@ class TractStore:
             raise self._corrupt(path, region, str(error)) from error
         if self._is_hollow(array, region):
             raise self._corrupt(path, region, "the file is empty")
+        add_traffic(values.nbytes)
         return values
 
     def _is_hollow(self, array: zarr.Array[Any], region: tuple[int | slice, ...]) -> bool:
