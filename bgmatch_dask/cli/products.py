@@ -51,23 +51,37 @@ def export(
     whole_tract: Annotated[
         bool, typer.Option("--whole-tract", help="One file over the whole tract.")
     ] = False,
+    onto: Annotated[
+        list[str] | None,
+        typer.Option("--onto", help="Offset on the pixels of this image; may be repeated."),
+    ] = None,
+    surface_brightness: Annotated[
+        bool,
+        typer.Option(
+            "--surface-brightness",
+            help="Pixels of the --onto images hold surface brightness, not flux.",
+        ),
+    ] = False,
     run: RunName = "main",
     json: Json = False,
 ) -> None:
     """Write FITS files with a correct WCS. Offsets are to be added to their visit."""
+    if onto and (product != "offset" or visit is None or patch is not None or whole_tract):
+        raise typer.BadParameter("--onto goes with --product offset and --visit, and nothing else")
     with reported():
         from bgmatch_dask.report.export import export_fits
+        from bgmatch_dask.report.frames import export_onto
         from bgmatch_dask.store import Location
 
-        paths = export_fits(
-            Location.of(store),
-            run,
-            product,
-            out,
-            visit=visit,
-            patch=patch,
-            whole_tract=whole_tract,
-        )
+        location = Location.of(store)
+        if onto and visit is not None:
+            paths = export_onto(
+                location, run, onto, out, visit, flux_per_pixel=not surface_brightness
+            )
+        else:
+            paths = export_fits(
+                location, run, product, out, visit=visit, patch=patch, whole_tract=whole_tract
+            )
         if json:
             print_json({"files": [str(path) for path in paths]})
         else:

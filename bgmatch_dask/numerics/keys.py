@@ -11,7 +11,15 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("TAPS", "keys_averages", "keys_render", "keys_weights", "linear_render")
+__all__ = (
+    "TAPS",
+    "keys_at",
+    "keys_averages",
+    "keys_render",
+    "keys_weights",
+    "linear_at",
+    "linear_render",
+)
 
 Array = NDArray[np.float64]
 
@@ -132,19 +140,42 @@ def keys_render(nodes: Array, x: Array, y: Array) -> NDArray[np.float32]:
     return out
 
 
+def keys_at(nodes: Array, x: Array, y: Array) -> NDArray[np.float32]:
+    """Return the surface of `keys_render` at points ``(x[i], y[i])``, float32 ``(n,)``.
+
+    A point that is a pixel of a product of columns and rows has the same bits as there.
+    """
+    ny, nx = nodes.shape
+    x_base, x_weights = keys_weights(np.clip(x, 1.0, nx - 2.0), nx)
+    y_base, y_weights = keys_weights(np.clip(y, 1.0, ny - 2.0), ny)
+    out = np.empty(len(x), np.float32)
+    _at(np.ascontiguousarray(nodes), x_base, x_weights, y_base, y_weights, out)
+    return out
+
+
 def linear_render(nodes: Array, x: Array, y: Array) -> NDArray[np.float32]:
     """Render node values linearly, constant beyond the outermost nodes.
 
     Parameters, result and bitwise agreement are those of `keys_render`; any number of nodes.
     """
-    padded = np.pad(nodes, 1, mode="edge")
     x_base, x_weights = _linear_weights(x, nodes.shape[1])
     y_base, y_weights = _linear_weights(y, nodes.shape[0])
     out = np.empty((len(y), len(x)), np.float32)
-    _render(
-        np.pad(padded, ((0, 2), (0, 2)), mode="edge"), x_base, x_weights, y_base, y_weights, out
-    )
+    _render(_padded(nodes), x_base, x_weights, y_base, y_weights, out)
     return out
+
+
+def linear_at(nodes: Array, x: Array, y: Array) -> NDArray[np.float32]:
+    """Return the values of `linear_render` at points ``(x[i], y[i])``, float32 ``(n,)``."""
+    x_base, x_weights = _linear_weights(x, nodes.shape[1])
+    y_base, y_weights = _linear_weights(y, nodes.shape[0])
+    out = np.empty(len(x), np.float32)
+    _at(_padded(nodes), x_base, x_weights, y_base, y_weights, out)
+    return out
+
+
+def _padded(nodes: Array) -> Array:
+    return np.pad(nodes, ((1, 3), (1, 3)), mode="edge")
 
 
 def _linear_weights(t: Array, n_nodes: int) -> tuple[NDArray[np.int64], Array]:
@@ -194,3 +225,25 @@ def _render(
             n0, n1, n2, n3 = line[c], line[c + 1], line[c + 2], line[c + 3]
             for i in range(lo, hi):
                 row[i] = np.float32((w0[i] * n0 + w1[i] * n1) + (w2[i] * n2 + w3[i] * n3))
+
+
+@numba.njit(cache=True, nogil=True)
+def _at(
+    nodes: Array,
+    x_base: NDArray[np.int64],
+    x_weights: Array,
+    y_base: NDArray[np.int64],
+    y_weights: Array,
+    out: NDArray[np.float32],
+) -> None:
+    line = np.empty(4)
+    for i in range(out.shape[0]):
+        b, c = y_base[i], x_base[i]
+        v0, v1, v2, v3 = y_weights[i, 0], y_weights[i, 1], y_weights[i, 2], y_weights[i, 3]
+        # Columns first and then the row, in the order of `_render`, for the same bits.
+        for k in range(4):
+            line[k] = (v0 * nodes[b, c + k] + v1 * nodes[b + 1, c + k]) + (
+                v2 * nodes[b + 2, c + k] + v3 * nodes[b + 3, c + k]
+            )
+        w0, w1, w2, w3 = x_weights[i, 0], x_weights[i, 1], x_weights[i, 2], x_weights[i, 3]
+        out[i] = np.float32((w0 * line[0] + w1 * line[1]) + (w2 * line[2] + w3 * line[3]))

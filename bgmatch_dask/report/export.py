@@ -32,7 +32,7 @@ from bgmatch_dask.store import Location, TractStore
 from bgmatch_dask.warps.lsst import write_lsst_warp
 from bgmatch_dask.warps.warp import Warp
 
-__all__ = ("Product", "export_fits")
+__all__ = ("Product", "export_fits", "offset_planes")
 
 Product = Literal["offset", "matched", "coadd", "unmatched-coadd", "nimage"]
 
@@ -160,12 +160,7 @@ def _exports(
 def _offset_exports(
     store: TractStore, matched: MatchedWarps, visit: str | None
 ) -> Iterator[_Export]:
-    unit = card_text(store.spec.unit)
-    planes: tuple[Plane, ...] = (
-        Plane("OFFSET", "float32", np.nan, unit),
-        Plane("VARIANCE", "float32", np.nan, f"{unit}**2"),
-        Plane("FLAGS", "uint8", 0, "", _FLAG_CARDS),
-    )
+    planes = offset_planes(store)
     if matched.method == "per_warp":
         planes = planes[:2]
     for label in store.spec.visits if visit is None else (visit,):
@@ -180,6 +175,16 @@ def _offset_exports(
         if patches:
             read = _offset_reader(store, matched, label)
             yield _Export("offset", label, planes, read, patches, as_warp=False)
+
+
+def offset_planes(store: TractStore) -> tuple[Plane, ...]:
+    """Return the planes of an offset: itself, its variance and its flags."""
+    unit = card_text(store.spec.unit)
+    return (
+        Plane("OFFSET", "float32", np.nan, unit),
+        Plane("VARIANCE", "float32", np.nan, f"{unit}**2"),
+        Plane("FLAGS", "uint8", 0, "", _FLAG_CARDS),
+    )
 
 
 def _offset_reader(store: TractStore, matched: MatchedWarps, visit: str) -> Reader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ __all__ = (
     "safe_name",
     "stream_planes",
     "write_planes",
+    "write_planes_like",
 )
 
 Card = tuple[str, str | float | int]
@@ -74,9 +75,24 @@ def write_planes(
     cards
         More cards of the primary header.
     """
+    _write(path, [(p, values, _image_header(geometry, box, p)) for p, values in planes], cards)
+
+
+def write_planes_like(
+    path: Path,
+    like: fits.Header,
+    planes: Sequence[tuple[Plane, NDArray[Any]]],
+    cards: Sequence[Card],
+) -> None:
+    """Write images as `write_planes` does, with the WCS cards of ``like``."""
+    _write(path, [(p, values, _plane_header(like.cards, p)) for p, values in planes], cards)
+
+
+def _write(
+    path: Path, images: Sequence[tuple[Plane, NDArray[Any], fits.Header]], cards: Sequence[Card]
+) -> None:
     hdus = fits.HDUList()
-    for plane, values in planes:
-        header = _image_header(geometry, box, plane)
+    for plane, values, header in images:
         kind = fits.ImageHDU if hdus else fits.PrimaryHDU
         if not hdus:
             header.update(cards)
@@ -164,7 +180,11 @@ def _image_header(geometry: TractGeometry, box: Box, plane: Plane) -> fits.Heade
         # LTV leads back to tract pixels: tract pixel = FITS pixel − 1 − LTV.
         cards[f"CRPIX{axis}"] = float(cards[f"CRPIX{axis}"]) - first
         cards[f"LTV{axis}"] = float(-first)
-    header = fits.Header([("EXTNAME", plane.name), *cards.items(), ("BUNIT", plane.unit)])
+    return _plane_header(cards.items(), plane)
+
+
+def _plane_header(wcs_cards: Iterable[Any], plane: Plane) -> fits.Header:
+    header = fits.Header([("EXTNAME", plane.name), *wcs_cards, ("BUNIT", plane.unit)])
     with warnings.catch_warnings():
         # Mask planes have names that need HIERARCH cards, which astropy writes with a warning.
         warnings.simplefilter("ignore", fits.verify.VerifyWarning)
