@@ -6,6 +6,7 @@ Values come, weakest first, from the defaults, a YAML or TOML file, and ``--set 
 from bgmatch_dask.config.cluster import ClusterConfig
 from bgmatch_dask.config.describe import describe_config
 from bgmatch_dask.config.inputs import InputConfig, TractConfig
+from bgmatch_dask.config.job import load_job
 from bgmatch_dask.config.read import config_digest, load_config
 from bgmatch_dask.config.run import RunConfig
 from bgmatch_dask.config.science import (
@@ -31,4 +32,5 @@ __all__ = (
     "config_digest",
     "describe_config",
     "load_config",
+    "load_job",
 )

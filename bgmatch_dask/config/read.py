@@ -17,8 +17,12 @@ from bgmatch_dask.config.run import RunConfig
 from bgmatch_dask.errors import ConfigError
 
 __all__ = (
+    "check_config",
     "config_digest",
     "load_config",
+    "merge_values",
+    "override_value",
+    "read_values",
 )
 
 
@@ -43,14 +47,25 @@ def load_config(
     ConfigError
         ``config-unreadable``, ``config-override`` or ``config-invalid``.
     """
-    data = _read_file(Path(path)) if path is not None else {}
-    _merge(data, values or {})
+    data = read_values(Path(path)) if path is not None else {}
+    merge_values(data, values or {})
     for item in overrides:
-        _override(data, item)
+        override_value(data, item)
+    return check_config(data, str(path or "command line"))
+
+
+def check_config(data: Mapping[str, Any], where: str) -> RunConfig:
+    """Return the checked configuration of nested values.
+
+    Raises
+    ------
+    ConfigError
+        ``config-invalid``.
+    """
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise _explain(error, str(path or "command line")) from None
+        raise _explain(error, where) from None
 
 
 def config_digest(*sections: BaseModel) -> str:
@@ -59,7 +74,8 @@ def config_digest(*sections: BaseModel) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def read_values(path: Path) -> dict[str, Any]:
+    """Return what a YAML or TOML file says, unchecked."""
     try:
         text = path.read_text(encoding="utf-8")
         toml = path.suffix.lower() == ".toml"
@@ -81,17 +97,19 @@ def _read_file(path: Path) -> dict[str, Any]:
     return {key: value for key, value in data.items() if value is not None}
 
 
-def _merge(data: dict[str, Any], values: Mapping[str, Any]) -> None:
+def merge_values(data: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Put nested values over others in place; None entries are skipped."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             branch = data.setdefault(key, {})
             if isinstance(branch, dict):
-                _merge(branch, value)
+                merge_values(branch, value)
         elif value is not None:
             data[key] = value
 
 
-def _override(data: dict[str, Any], item: str) -> None:
+def override_value(data: dict[str, Any], item: str) -> None:
+    """Put one item ``section.field=value`` over nested values in place."""
     name, equals, text = item.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):
@@ -128,6 +146,8 @@ def _explain(error: ValidationError, where: str) -> ConfigError:
         near = difflib.get_close_matches(field, names, n=1, cutoff=0.5)
         what = f"There is no field {field!r}"
         fix = f"Did you mean {near[0]!r}?" if near else fix
+        if field == "tracts":
+            fix = "A job of several tracts is started with `bgmatch submit`."
     return ConfigError("config-invalid", what, where=where, fix=fix)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from secrets import token_hex
 from typing import Any, Protocol, TypeVar
 
 from distributed import Client, as_completed
@@ -55,6 +56,8 @@ class DaskEngine:
         self.client = client
         self.per_thread = per_thread
         self.retries = retries
+        # The scheduler takes two tasks of one name for one task, also from two clients.
+        self._token = token_hex(6)
 
     def map(
         self, function: Callable[[Task], Result], tasks: Sequence[Task], name: str
@@ -80,7 +83,8 @@ class DaskEngine:
         name: str,
     ) -> None:
         for index, task in tasks:
+            key = f"{name}-{index:06d}-{self._token}"
             future: Any = self.client.submit(
-                function, task, key=f"{name}-{index:06d}", retries=self.retries, pure=False
+                function, task, key=key, retries=self.retries, pure=False
             )
             running.add(future)

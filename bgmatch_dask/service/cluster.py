@@ -1,80 +1,142 @@
-"""Where the work runs: a local cluster of processes, or a scheduler that is already there."""
+"""Where the work runs: clusters by name, each a few lines over the library that makes it."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, WorkerPlugin
+from distributed import Client, LocalCluster
+from distributed.security import Security
+from distributed.versions import VersionMismatchWarning
 
 from bgmatch_dask.config import ClusterConfig
 from bgmatch_dask.errors import ClusterError
+from bgmatch_dask.service.versions import address_of, check_versions
+from bgmatch_dask.service.worker_setup import THREAD_CAPS, WorkerSetup
 
-__all__ = ("THREAD_CAPS", "ThreadCaps", "connect")
+__all__ = ("EXTRAS", "connect", "connect_client", "load_extra", "scheduler_address", "security")
 
-THREAD_CAPS = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    "BLOSC_NTHREADS": "1",
-    "MALLOC_TRIM_THRESHOLD_": "65536",
+EXTRAS = {
+    "slurm": "dask_jobqueue",
+    "kubernetes": "dask_kubernetes.operator",
+    "gateway": "dask_gateway",
 }
-"""Environment of a worker: one thread each, because there is one worker process per core."""
-
-
-class ThreadCaps(WorkerPlugin):
-    """Caps the threads of libraries in workers that someone else started."""
-
-    name = "bgmatch-thread-caps"
-
-    def setup(self, worker: object) -> None:
-        """Cap BLAS, Blosc and Zarr in the worker's process."""
-        del worker
-        import numcodecs.blosc
-        import threadpoolctl
-        import zarr
-
-        threadpoolctl.threadpool_limits(1)
-        numcodecs.blosc.use_threads = False
-        zarr.config.set({"async.concurrency": 4, "threading.max_workers": 2})
+"""Kinds of clusters that need a package of their own: the module to import."""
 
 
 @contextmanager
 def connect(config: ClusterConfig) -> Iterator[Client]:
-    """Yield a client of the configured cluster; a local one ends with the context.
+    """Yield a client of the configured cluster; what was started here ends with the context.
 
     Raises
     ------
     ClusterError
-        ``scheduler-unreachable`` or ``no-workers``.
+        ``scheduler-unreachable``, ``no-workers``, ``version-mismatch``, ``extra-missing`` or
+        ``cluster-refused``.
     """
-    if config.scheduler is None:
-        with _local(config) as cluster, Client(cluster) as client:
-            client.register_plugin(ThreadCaps())
-            yield client
-        return
-    try:
-        client = Client(config.scheduler, timeout="10s")
-    except (OSError, TimeoutError) as error:
-        raise ClusterError(
-            "scheduler-unreachable",
-            f"No Dask scheduler answers: {error}",
-            where=config.scheduler,
-            fix="Start one with `dask scheduler`, or leave --scheduler out.",
-        ) from error
-    with client:
-        _await_workers(client, config.scheduler)
-        client.register_plugin(ThreadCaps())
+    with _OPEN[config.kind](config) as client:
+        _await_workers(client)
+        check_versions(client)
+        client.register_plugin(WorkerSetup())
         yield client
 
 
+def connect_client(config: ClusterConfig, *, timeout: str = "10s") -> Client:
+    """Return a client of a scheduler that is already there; the caller closes it.
+
+    Raises
+    ------
+    ClusterError
+        ``scheduler-unreachable`` or ``tls-files``.
+    """
+    address = scheduler_address(config)
+    try:
+        with warnings.catch_warnings():
+            # Versions are compared, and refused with a table, by `check_versions`.
+            warnings.simplefilter("ignore", VersionMismatchWarning)
+            return Client(address, timeout=timeout, security=security(config), set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ClusterError(
+            "scheduler-unreachable",
+            f"No Dask scheduler answers: {error or type(error).__name__}",
+            where=address,
+            fix="Start one with `dask scheduler`, correct cluster.scheduler, and give the TLS "
+            "files (cluster.tls_ca, tls_cert, tls_key) if it speaks tls://.",
+        ) from error
+
+
+def scheduler_address(config: ClusterConfig) -> str:
+    """Return the address of the scheduler, from the configuration or Dask's own.
+
+    Raises
+    ------
+    ClusterError
+        ``scheduler-unnamed`` when neither has one.
+    """
+    address = config.scheduler or dask.config.get("scheduler-address", None)
+    if not address:
+        raise ClusterError(
+            "scheduler-unnamed",
+            "The cluster is an address, and no address is given",
+            fix="Set cluster.scheduler, --scheduler, or DASK_SCHEDULER_ADDRESS.",
+        )
+    return str(address)
+
+
+def security(config: ClusterConfig) -> Security | None:
+    """Return the TLS files of the configuration; None leaves the choice to Dask's own.
+
+    Raises
+    ------
+    ClusterError
+        ``tls-files`` when one of them cannot be read.
+    """
+    if config.tls_ca is None:
+        return None
+    for path in (config.tls_ca, config.tls_cert, config.tls_key):
+        if not os.access(str(path), os.R_OK):
+            raise ClusterError(
+                "tls-files",
+                "A TLS file cannot be read",
+                where=str(path),
+                fix="Correct cluster.tls_ca, tls_cert and tls_key, or make them with "
+                "deploy/tls/make_certificates.py.",
+            )
+    return Security(
+        tls_ca_file=config.tls_ca,
+        tls_client_cert=config.tls_cert,
+        tls_client_key=config.tls_key,
+        require_encryption=True,
+    )
+
+
+def load_extra(kind: str) -> Any:  # noqa: ANN401
+    """Return the module that makes clusters of a kind.
+
+    Raises
+    ------
+    ClusterError
+        ``extra-missing`` when it is not installed.
+    """
+    try:
+        return importlib.import_module(EXTRAS[kind])
+    except ImportError as error:
+        raise ClusterError(
+            "extra-missing",
+            f"The cluster kind {kind!r} needs a package that is not installed: {error}",
+            fix=f"pip install 'bgmatch_dask[{kind}]'",
+        ) from error
+
+
 @contextmanager
-def _local(config: ClusterConfig) -> Iterator[LocalCluster]:
+def _local(config: ClusterConfig) -> Iterator[Client]:
     with dask.config.set({"distributed.nanny.pre-spawn-environ": THREAD_CAPS}):
         with _deaf_to_interrupts():
             cluster = LocalCluster(
@@ -86,8 +148,108 @@ def _local(config: ClusterConfig) -> Iterator[LocalCluster]:
                 dashboard_address=config.dashboard,
                 silence_logs=50,
             )
-        with cluster:
-            yield cluster
+        with cluster, Client(cluster) as client:
+            if config.max_workers is not None:
+                _scale(cluster, config)
+            yield client
+
+
+@contextmanager
+def _address(config: ClusterConfig) -> Iterator[Client]:
+    with connect_client(config) as client:
+        yield client
+
+
+@contextmanager
+def _slurm(config: ClusterConfig) -> Iterator[Client]:
+    with slurm_cluster(config) as cluster:
+        _scale(cluster, config)
+        with Client(cluster) as client:
+            yield client
+
+
+def slurm_cluster(config: ClusterConfig) -> Any:  # noqa: ANN401
+    """Return a cluster of SLURM jobs, without any job yet.
+
+    What Dask's own configuration (``jobqueue.slurm``) sets holds unless ``cluster.options`` or
+    ``cluster.memory_limit`` say otherwise.
+
+    Raises
+    ------
+    ClusterError
+        ``extra-missing``, or ``cluster-refused`` with what the library says.
+    """
+    module = load_extra("slurm")
+    caps = [f"export {name}={value}" for name, value in THREAD_CAPS.items()]
+    prologue = dask.config.get("jobqueue.slurm.job-script-prologue", None) or []
+    arguments: dict[str, Any] = {"job_script_prologue": [*prologue, *caps]}
+    if dask.config.get("jobqueue.slurm.cores", None) is None:
+        arguments |= {"cores": 1, "processes": 1}
+    if config.memory_limit != "auto":
+        arguments["memory"] = config.memory_limit
+    elif "memory" not in config.options and not dask.config.get("jobqueue.slurm.memory", None):
+        raise ClusterError(
+            "cluster-refused",
+            "The memory of a SLURM job is not set",
+            fix="Set cluster.memory_limit, e.g. 4GB, or jobqueue.slurm.memory in Dask's own file.",
+        )
+    if config.tls_ca is not None:
+        arguments |= {"security": security(config), "protocol": "tls://"}
+    with _refusals("slurm"):
+        return module.SLURMCluster(**arguments | config.options)
+
+
+@contextmanager
+def _kubernetes(config: ClusterConfig) -> Iterator[Client]:
+    module = load_extra("kubernetes")
+    with _refusals("kubernetes"):
+        cluster = module.KubeCluster(
+            **{"name": "bgmatch", "n_workers": config.workers} | config.options
+        )
+    with cluster:
+        _scale(cluster, config)
+        with Client(cluster) as client:
+            yield client
+
+
+@contextmanager
+def _gateway(config: ClusterConfig) -> Iterator[Client]:
+    module = load_extra("gateway")
+    with _refusals("gateway"):
+        cluster = module.Gateway(config.scheduler).new_cluster(**config.options)
+    with cluster:
+        _scale(cluster, config)
+        with cluster.get_client(set_as_default=False) as client:
+            yield client
+
+
+_OPEN = {
+    "local": _local,
+    "address": _address,
+    "slurm": _slurm,
+    "kubernetes": _kubernetes,
+    "gateway": _gateway,
+}
+
+
+@contextmanager
+def _refusals(kind: str) -> Iterator[None]:
+    """Say in one sentence what a cluster's own library says in its own errors."""
+    try:
+        yield
+    except Exception as error:
+        raise ClusterError(
+            "cluster-refused",
+            f"The {kind} cluster cannot be made: {type(error).__name__}: {error}",
+            fix="See docs/cluster.md, and check cluster.options.",
+        ) from error
+
+
+def _scale(cluster: Any, config: ClusterConfig) -> None:  # noqa: ANN401
+    if config.max_workers is None:
+        cluster.scale(config.workers)
+    else:
+        cluster.adapt(minimum=config.workers, maximum=config.max_workers)
 
 
 @contextmanager
@@ -107,7 +269,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _await_workers(client: Client, address: str) -> None:
+def _await_workers(client: Client) -> None:
     seconds = float(os.environ.get("BGMATCH_WORKER_TIMEOUT", "60"))
     try:
         client.wait_for_workers(1, timeout=seconds)
@@ -115,6 +277,6 @@ def _await_workers(client: Client, address: str) -> None:
         raise ClusterError(
             "no-workers",
             f"The scheduler has had no worker for {seconds:g} s",
-            where=address,
+            where=address_of(client),
             fix="Start workers with `dask worker ADDRESS --nthreads 1`.",
         ) from error

@@ -1,0 +1,131 @@
+"""Clusters by name: versions, extras, TLS files, scaling and the addresses that they listen on."""
+
+from __future__ import annotations
+
+import sys
+
+import psutil
+import pytest
+from distributed import Client
+
+from bgmatch_dask.config import ClusterConfig
+from bgmatch_dask.errors import ClusterError
+from bgmatch_dask.service.cluster import EXTRAS, connect, slurm_cluster
+from bgmatch_dask.service.versions import find_mismatches
+from tests.service.processes import cluster_of_processes, wait_until
+
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def listening(process: psutil.Process) -> set[str]:
+    found = set()
+    for one in (process, *process.children(recursive=True)):
+        found |= {c.laddr.ip for c in one.net_connections() if c.status == psutil.CONN_LISTEN}
+    return found
+
+
+def test_a_local_cluster_listens_on_loopback_only(cluster):
+    assert cluster.dashboard_link.startswith("http://127.0.0.1:")
+    assert listening(psutil.Process())
+    assert listening(psutil.Process()) <= LOOPBACK
+
+
+def test_versions_of_a_local_cluster_agree(cluster):
+    assert find_mismatches(cluster) == ()
+
+
+def test_a_worker_with_another_version_is_refused_with_a_table(tmp_path):
+    metadata = tmp_path / "other" / "bgmatch_dask-0.0.1.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: bgmatch_dask\nVersion: 0.0.1\n")
+    with cluster_of_processes(tmp_path / "cluster", workers=0) as processes:
+        processes.add_worker(environment={"PYTHONPATH": str(tmp_path / "other")})
+        config = ClusterConfig(scheduler=processes.address)
+        assert config.kind == "address"
+        with pytest.raises(ClusterError) as refused, connect(config):
+            pass
+    assert refused.value.code == "version-mismatch"
+    table = refused.value.what.splitlines()
+    assert table[1].split() == ["package", "client", "scheduler", "workers"]
+    assert table[2].split()[0] == "bgmatch_dask"
+    assert "0.0.1 (tcp://127.0.0.1:" in table[2]
+    assert len(table) == 3
+
+
+@pytest.mark.parametrize("kind", EXTRAS)
+def test_a_missing_extra_is_named(kind, monkeypatch):
+    monkeypatch.setitem(sys.modules, EXTRAS[kind], None)
+    with pytest.raises(ClusterError) as missing, connect(ClusterConfig(kind=kind)):
+        pass
+    assert missing.value.code == "extra-missing"
+    assert missing.value.fix == f"pip install 'bgmatch_dask[{kind}]'"
+
+
+def test_a_slurm_job_starts_single_threaded_workers():
+    pytest.importorskip("dask_jobqueue")
+    with slurm_cluster(ClusterConfig(kind="slurm", memory_limit="4GB", options=OFFLINE)) as cluster:
+        script = cluster.job_script()
+    assert "#SBATCH --mem=4G" in script
+    assert "#SBATCH -t 02:00:00" in script
+    assert "export NUMBA_NUM_THREADS=1" in script
+    assert "--nthreads 1" in script
+
+
+OFFLINE = {
+    "walltime": "02:00:00",
+    "scheduler_options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"},
+}
+
+
+def test_a_slurm_cluster_without_memory_is_refused_in_one_sentence():
+    pytest.importorskip("dask_jobqueue")
+    with pytest.raises(ClusterError) as refused:
+        slurm_cluster(ClusterConfig(kind="slurm"))
+    assert refused.value.code == "cluster-refused"
+    assert "memory" in refused.value.what
+
+
+def test_missing_tls_files_are_named(tmp_path):
+    missing = str(tmp_path / "ca.pem")
+    files = {"tls_ca": missing, "tls_cert": missing, "tls_key": missing}
+    config = ClusterConfig(scheduler="tls://127.0.0.1:1", **files)
+    with pytest.raises(ClusterError) as refused, connect(config):
+        pass
+    assert (refused.value.code, refused.value.where) == ("tls-files", missing)
+
+
+def test_a_local_cluster_scales_between_its_bounds():
+    with connect(ClusterConfig(workers=1, max_workers=2)) as client:
+        assert len(client.nthreads()) == 1
+        futures = client.map(_pause, range(60), pure=False)
+        wait_until(lambda: len(client.nthreads()) == 2, "a second worker")
+        client.cancel(futures)
+
+
+def _pause(_: int) -> None:
+    import time
+
+    time.sleep(0.3)
+
+
+def test_an_address_without_a_scheduler_says_so():
+    with pytest.raises(ClusterError) as dead, connect(ClusterConfig(scheduler="127.0.0.1:1")):
+        pass
+    assert dead.value.code == "scheduler-unreachable"
+    with pytest.raises(ClusterError) as unnamed, connect(ClusterConfig(kind="address")):
+        pass
+    assert unnamed.value.code == "scheduler-unnamed"
+
+
+def test_two_clients_share_a_scheduler_without_sharing_results(cluster):
+    from bgmatch_dask.pipeline.engine import DaskEngine
+
+    with Client(cluster.scheduler.address, set_as_default=False) as other:
+        first = DaskEngine(cluster).map(_double, [1, 2], "stage")
+        second = DaskEngine(other).map(_double, [10, 20], "stage")
+        assert sorted(first) == [2, 4]
+        assert sorted(second) == [20, 40]
+
+
+def _double(value: int) -> int:
+    return 2 * value
