@@ -193,11 +193,11 @@ _KINDS: dict[str, type[Event]] = {
 
 
 def to_message(event: Event) -> dict[str, Any]:
-    """Return an event as JSON types, with its kind; bytes become base64."""
+    """Return an event as JSON types, with the name of its type; bytes become base64."""
     data = asdict(event)
     if isinstance(event, Picture):
         data["png"] = base64.b64encode(event.png).decode("ascii")
-    return {"kind": type(event).__name__, **data}
+    return {"event": type(event).__name__, **data}
 
 
 def from_message(message: Mapping[str, Any]) -> Event | None:
@@ -208,7 +208,7 @@ def from_message(message: Mapping[str, Any]) -> Event | None:
     TypeError, ValueError
         When the message is not one of ours.
     """
-    kind = _KINDS.get(str(message.get("kind")))
+    kind = _KINDS.get(str(message.get("event")))
     if kind is None:
         return None
     known = {f.name for f in fields(kind)}
