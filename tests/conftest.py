@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from bgmatch_dask.config import RunConfig
+    from tests.s3_server import S3Server
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -37,6 +38,23 @@ def cluster() -> Iterator[Client]:
 
     with connect(ClusterConfig(workers=2)) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server process on loopback; nothing is set in the environment."""
+    from tests.s3_server import serve_s3
+
+    with serve_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The same server, with the environment of a client set for this test."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
 
 
 @pytest.fixture

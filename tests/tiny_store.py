@@ -48,7 +48,11 @@ GEOMETRY = TractGeometry(
 
 def build_tiny_store(folder: Path, unit: str = "DN") -> Location:
     """Write a store with a finished run and return its place."""
-    location = Location.of(str(folder / "tiny.zarr"))
+    return fill_tiny_store(Location.of(str(folder / "tiny.zarr")), unit)
+
+
+def fill_tiny_store(location: Location, unit: str = "DN") -> Location:
+    """Write the same store at any place."""
     create_tract(location, TractSpec(GEOMETRY, VISITS, unit, bin_size=16, chunk=16))
     store = TractStore(location)
     for index, visit in enumerate(VISITS):

@@ -77,7 +77,9 @@ def demo(
             }
         )
         summary = execute(settings, quiet=quiet)
-        rows = compare_with_truth(Location.of(settings.store.url), settings.run, out)
+        rows = compare_with_truth(
+            Location.of(settings.store.url, settings.store.options), settings.run, out
+        )
         if json:
             print_json({"report": summary["report"], "truth": [_facts(row) for row in rows]})
         else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Mapping
+
+from pydantic import Field, field_validator
 
 from bgmatch_dask.config.section import Section
 
@@ -14,5 +16,14 @@ class StoreConfig(Section):
 
     url: str = "tract.zarr"
     """Place of the store: a path, `file://…` or `s3://…`."""
+    options: dict[str, str] = {}
+    """Options of a remote store, e.g. `endpoint`, `region`, `allow_http`; never secrets."""
     chunk: int = Field(default=1000, ge=16)
     """Target size of a chunk [pixels]; the nearest exact divisor of the plane is used."""
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _flags_as_text(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        return {k: str(v).lower() if isinstance(v, bool) else v for k, v in value.items()}

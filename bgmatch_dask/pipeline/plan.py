@@ -124,7 +124,7 @@ def make_plan(config: RunConfig) -> TractPlan:
         bin_size=config.background.bin_size,
         chunk=config.store.chunk,
     )
-    location = Location.of(config.store.url)
+    location = Location.of(config.store.url, config.store.options)
     tasks = _ingest_tasks(config, profile, layout, location)
     return TractPlan(config, location, spec, tasks, rejected, catalogue.passed_over)
 

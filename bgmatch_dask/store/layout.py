@@ -33,6 +33,9 @@ SCHEMA = 1
 _MAKING = "bgmatch_making"
 """Attribute of a root group whose arrays are not all made yet."""
 
+_PROBE = "making.json"
+"""Object that tries whether the place takes writes."""
+
 PLANES: Mapping[str, tuple[str, float | int]] = {
     "image": ("float32", np.nan),
     "variance": ("float32", np.nan),
@@ -97,6 +100,9 @@ def create_tract(location: Location, spec: TractSpec) -> None:
             _check_same(location, spec)
             return
     else:
+        # Refused rights and missing buckets come out of this write with their own codes.
+        location.write_json(_PROBE, {"schema": SCHEMA})
+        location.delete(_PROBE)
         root = zarr.create_group(location.zarr_store(), attributes={_MAKING: SCHEMA})
     group = root.create_group(spec.kind, overwrite=True)
     for name in PLANES:

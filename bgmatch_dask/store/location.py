@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,26 +13,48 @@ from urllib.parse import unquote, urlparse
 
 import obstore
 import zarr
-from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, from_url
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+from obstore.store import LocalStore
 from zarr.storage import ObjectStore
 
-from bgmatch_dask.errors import StoreError
+from bgmatch_dask.errors import ConfigError, StoreError
+from bgmatch_dask.store.remote import REMOTE_SCHEMES, connect_remote, split_options, with_options
 
-__all__ = ("Location", "normalise_url")
+__all__ = ("Location", "bucket_missing", "faults", "normalise_url")
 
 
-def normalise_url(url: str) -> str:
+def normalise_url(url: str, options: Mapping[str, str] | None = None) -> str:
     """Return an absolute URL; a plain path becomes ``file://…``.
+
+    Parameters
+    ----------
+    url
+        Path or URL; a remote one may have options as its query.
+    options
+        More options of a remote store, such as ``{"endpoint": "http://127.0.0.1:9000"}``.
 
     Raises
     ------
     StoreError
         ``store-url`` when the scheme is not one that obstore knows.
+    ConfigError
+        ``store-options`` for an option that the store does not have, or for a secret.
     """
     parsed = urlparse(url)
-    if parsed.scheme in {"s3", "gs", "az", "https", "memory"}:
-        return url.rstrip("/")
+    if parsed.scheme in REMOTE_SCHEMES:
+        return with_options(url, options or {})
+    if options:
+        raise ConfigError(
+            "store-options",
+            "Options are for remote stores, and this is a folder",
+            where=url,
+            fix="Leave store.options out, or give s3://….",
+        )
     if parsed.scheme not in {"", "file"}:
         raise StoreError(
             "store-url",
@@ -49,12 +71,12 @@ class Location:
     """A store's place. Small and picklable; connections are made where they are used."""
 
     url: str
-    """Absolute URL without trailing slash."""
+    """Absolute URL without trailing slash; its query holds the options of a remote store."""
 
     @classmethod
-    def of(cls, url: str) -> Location:
-        """Return the location of a path or URL."""
-        return cls(normalise_url(url))
+    def of(cls, url: str, options: Mapping[str, str] | None = None) -> Location:
+        """Return the location of a path or URL, with options as `normalise_url` takes them."""
+        return cls(normalise_url(url, options))
 
     @property
     def local_path(self) -> Path | None:
@@ -65,7 +87,7 @@ class Location:
     def child(self, name: str) -> str:
         """Return the URL of an object, for people to open."""
         path = self.local_path
-        return str(path / name) if path is not None else f"{self.url}/{name}"
+        return str(path / name) if path is not None else f"{split_options(self.url)[0]}/{name}"
 
     def zarr_store(self) -> ObjectStore[Any]:
         """Return the Zarr view of this place."""
@@ -82,7 +104,9 @@ class Location:
         try:
             store = ObjectStore(_existing(self.url))
             return zarr.open_group(store, mode="r+", use_consolidated=False)
-        except (FileNotFoundError, BaseError) as error:
+        except BaseError as error:
+            raise _refused(self.url, "zarr.json", "store-read", error) from error
+        except FileNotFoundError as error:
             raise StoreError(
                 "store-missing",
                 "There is no tract store",
@@ -94,10 +118,18 @@ class Location:
         """Whether an object is there."""
         return self.tag(name) is not None
 
+    def size(self, name: str) -> int | None:
+        """Return the bytes of an object, None when it is missing."""
+        try:
+            with faults(self.url, name, "store-read"):
+                return int(obstore.head(_existing(self.url), name)["size"])
+        except FileNotFoundError:
+            return None
+
     def tag(self, name: str) -> str | None:
         """Return what tells one version of an object from the next, None when it is missing."""
         try:
-            with _faults(self.url, name, "store-read"):
+            with faults(self.url, name, "store-read"):
                 meta = obstore.head(_existing(self.url), name)
         except FileNotFoundError:
             return None
@@ -112,7 +144,7 @@ class Location:
             ``object-missing`` when there is none, ``store-read`` when it cannot be read.
         """
         try:
-            with _faults(self.url, name, "store-read"):
+            with faults(self.url, name, "store-read"):
                 return bytes(obstore.get(_existing(self.url), name).bytes())
         except FileNotFoundError as error:
             raise StoreError("object-missing", f"There is no {name!r}", where=self.url) from error
@@ -140,10 +172,12 @@ class Location:
         """
         mode: Literal["create", "overwrite"] = "create" if create else "overwrite"
         try:
-            with _faults(self.url, name, "store-write"):
+            with faults(self.url, name, "store-write"):
                 obstore.put(_connect(self.url), name, data, mode=mode)
         except AlreadyExistsError as error:
             raise StoreError("object-exists", f"{name!r} exists", where=self.url) from error
+        except FileNotFoundError as error:
+            raise bucket_missing(self.url) from error
 
     def write_json(self, name: str, value: Any, *, create: bool = False) -> None:  # noqa: ANN401
         """Write an object as JSON with sorted keys."""
@@ -153,7 +187,7 @@ class Location:
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the paths of all objects below a prefix (whole path segments), sorted."""
         try:
-            with _faults(self.url, prefix, "store-read"):
+            with faults(self.url, prefix, "store-read"):
                 pages = obstore.list(_existing(self.url), prefix)
                 names = [str(item["path"]) for page in pages for item in page]
         except FileNotFoundError:
@@ -168,24 +202,52 @@ class Location:
         StoreError
             ``store-write`` when the place refuses.
         """
-        with suppress(FileNotFoundError), _faults(self.url, name, "store-write"):
+        with suppress(FileNotFoundError), faults(self.url, name, "store-write"):
             obstore.delete(_existing(self.url), name)
 
 
 @contextmanager
-def _faults(url: str, name: str, code: str) -> Iterator[None]:
-    """Turn what a place refuses into `StoreError`; what is missing is the caller's matter."""
+def faults(url: str, name: str, code: str) -> Iterator[None]:
+    """Turn what a place refuses into `StoreError`; what is missing is the caller's matter.
+
+    Parameters
+    ----------
+    url
+        Place of the store.
+    name
+        Object that is read or written.
+    code
+        Code of the error, unless credentials are at fault (``store-denied``).
+    """
     try:
         yield
     except (StoreError, FileNotFoundError, AlreadyExistsError):
         raise
     except (BaseError, OSError) as error:
-        raise StoreError(
-            code,
-            f"{name!r} is refused by the store: {error}",
-            where=url,
-            fix="Check the address, the rights, the connection and the free space.",
-        ) from error
+        raise _refused(url, name, code, error) from error
+
+
+def _refused(url: str, name: str, code: str, error: Exception) -> StoreError:
+    # The kind of the error tells; its text holds addresses and numbers that look like statuses.
+    denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+    return StoreError(
+        "store-denied" if denied else code,
+        f"{name!r} is refused by the store: {error}".partition("\n")[0],
+        where=url,
+        fix="Check the credentials and the rights of this user."
+        if denied
+        else "Check the address, the rights, the connection and the free space.",
+    )
+
+
+def bucket_missing(url: str) -> StoreError:
+    """Return the error of a write whose bucket does not exist."""
+    return StoreError(
+        "bucket-missing",
+        "There is no bucket of this name",
+        where=url,
+        fix="Make the bucket first, or check the endpoint and the region.",
+    )
 
 
 def _existing(url: str) -> Any:  # noqa: ANN401
@@ -199,14 +261,14 @@ def _existing(url: str) -> Any:  # noqa: ANN401
 @lru_cache(maxsize=32)
 def _connect(url: str) -> Any:  # noqa: ANN401
     parsed = urlparse(url)
+    if parsed.scheme != "file":
+        return connect_remote(url)
     try:
-        if parsed.scheme == "file":
-            return LocalStore(prefix=Path(unquote(parsed.path)), mkdir=True)
-        return from_url(url)
+        return LocalStore(prefix=Path(unquote(parsed.path)), mkdir=True)
     except (BaseError, OSError, ValueError) as error:
         raise StoreError(
             "store-unreachable",
             f"The store cannot be opened: {error}",
             where=url,
-            fix="Check the address, the rights and the credentials.",
+            fix="Check the path and its rights.",
         ) from error

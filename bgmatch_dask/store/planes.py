@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.store.layout import TractSpec, read_spec
-from bgmatch_dask.store.location import Location
+from bgmatch_dask.store.location import Location, bucket_missing, faults
 from bgmatch_dask.store.traffic import add_traffic
 
 __all__ = ("TractStore", "assert_aligned", "open_store")
@@ -116,7 +116,11 @@ class TractStore:
             )
         region: tuple[int | slice, ...] = (*index, *(slice(0, n) for n in values.shape))
         assert_aligned(array, region)
-        array[region] = values
+        try:
+            with faults(self.location.url, path, "store-write"):
+                array[region] = values
+        except FileNotFoundError as error:
+            raise bucket_missing(self.location.url) from error
         add_traffic(values.nbytes)
 
     def write_unit_sums(self, visit: int, patch: int, sums: NDArray[np.float64]) -> None:
@@ -136,22 +140,32 @@ class TractStore:
     def _read(self, path: str, region: tuple[int | slice, ...]) -> NDArray[Any]:
         array = self.array(path)
         try:
-            values = np.asarray(array[region])
+            with faults(self.location.url, path, "store-read"):
+                values = np.asarray(array[region])
         except (ValueError, RuntimeError) as error:
             # Checksums and codecs of Zarr raise these two for bytes that have changed.
             raise self._corrupt(path, region, str(error)) from error
-        if self._is_hollow(array, region):
-            raise self._corrupt(path, region, "the file is empty")
+        except StoreError as error:
+            # No range of an object without bytes can be had, which servers call a wrong request.
+            if self._is_hollow(array, region):
+                raise self._corrupt(path, region, "the object is empty") from error
+            raise
+        # Asking a server costs a round trip, and an object without bytes gives only fill values.
+        if (self.location.local_path is not None or _is_fill(array, values)) and self._is_hollow(
+            array, region
+        ):
+            raise self._corrupt(path, region, "the object is empty")
         add_traffic(values.nbytes)
         return values
 
     def _is_hollow(self, array: zarr.Array[Any], region: tuple[int | slice, ...]) -> bool:
         """Whether a crash of the machine left a file without bytes, which Zarr takes for none."""
+        index = tuple(part if isinstance(part, int) else 0 for part in region)
+        name = f"{array.path}/{array.metadata.encode_chunk_key(index)}"
         folder = self.location.local_path
         if folder is None:
-            return False
-        index = tuple(part if isinstance(part, int) else 0 for part in region)
-        file = folder / array.path / array.metadata.encode_chunk_key(index)
+            return self.location.size(name) == 0
+        file = folder / name
         return file.is_file() and file.stat().st_size == 0
 
     def _corrupt(self, path: str, region: tuple[int | slice, ...], why: str) -> StoreError:
@@ -161,6 +175,11 @@ class TractStore:
             where=self.location.url,
             fix="Delete the receipts of this unit's stage, or the store, and run again.",
         )
+
+
+def _is_fill(array: zarr.Array[Any], values: NDArray[Any]) -> bool:
+    same = values == array.fill_value
+    return bool(np.all(same | np.isnan(values) if values.dtype.kind == "f" else same))
 
 
 def assert_aligned(array: zarr.Array[Any], region: tuple[int | slice, ...]) -> None:
