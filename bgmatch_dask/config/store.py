@@ -16,7 +16,7 @@ class StoreConfig(Section):
 
     url: str = "tract.zarr"
     """Place of the store: a path, `file://…` or `s3://…`."""
-    options: dict[str, str] = {}
+    options: dict[str, str] = Field(default_factory=dict)
     """Options of a remote store, e.g. `endpoint`, `region`, `allow_http`; never secrets."""
     chunk: int = Field(default=1000, ge=16)
     """Target size of a chunk [pixels]; the nearest exact divisor of the plane is used."""
