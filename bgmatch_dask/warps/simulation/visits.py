@@ -1,8 +1,8 @@
 """The visits of a simulated tract: where they point, what sky they see, how sharp they are.
 
 The second visit has the flattest and darkest sky and covers most of the tract: it is the best
-reference. One visit (the seventh, or the last of fewer) lies wholly in the strip that the
-reference misses, so it can only be tied to it through others.
+reference. With the pointings `strip`, one visit (the seventh, or the last of fewer) lies wholly in
+the strip that the reference misses, so it can only be tied to it through others.
 """
 
 from __future__ import annotations
@@ -33,6 +33,13 @@ _POINTINGS: tuple[tuple[float, float, float, float, float], ...] = (
     (0.52, 0.50, 0.52, 0.42, 40.0),
 )
 """Centre x, y, half-sizes (in units of the tract) and rotation [deg] of the first visits."""
+
+_BROAD = {
+    0: (0.30, 0.50, 0.345, 0.72, -5.0),
+    _REFERENCE: (0.50, 0.50, 0.515, 0.72, 4.0),
+    6: (0.86, 0.50, 0.13, 0.72, -5.0),
+}
+"""Footprints of `broad` that differ from those of `strip`."""
 
 _TRAILS = {0: (400.0, True), 3: (150.0, False), 4: (900.0, True), 7: (250.0, True)}
 """Peak [nJy] of a visit's satellite trail, and whether it is masked."""
@@ -139,7 +146,9 @@ def _footprint(config: SimulationConfig, index: int) -> Footprint:
     box, size = config.geometry.patches.tract_box, float(config.size)
     if _in_strip(config, index):
         return _beside(_footprint(config, _REFERENCE), box, size)
-    if index < len(_POINTINGS):
+    if config.pointings == "broad" and index in _BROAD:
+        x, y, half_x, half_y, angle = _BROAD[index]
+    elif index < len(_POINTINGS):
         x, y, half_x, half_y, angle = _POINTINGS[index]
     else:
         rng = stream(config.seed, Stream.VISITS, index, 3)
@@ -152,7 +161,10 @@ def _footprint(config: SimulationConfig, index: int) -> Footprint:
 
 
 def _in_strip(config: SimulationConfig, index: int) -> bool:
-    return config.visits >= _MIN_VISITS_FOR_STRIP and index == min(6, config.visits - 1)
+    last = min(6, config.visits - 1)
+    return (
+        config.pointings == "strip" and config.visits >= _MIN_VISITS_FOR_STRIP and index == last
+    )
 
 
 def _beside(reference: Footprint, box: Box, size: float) -> Footprint:
