@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.errors import ConfigError
 
-__all__ = ("CLIPPED", "MASK_PLANES", "NO_DATA", "OTHER", "bits_of", "remap_mask")
+__all__ = ("CLIPPED", "DETECTIONS", "MASK_PLANES", "NO_DATA", "OTHER", "bits_of", "remap_mask")
 
 MASK_PLANES: Mapping[str, int] = {
     "BAD": 0,
@@ -38,6 +38,9 @@ MASK_PLANES: Mapping[str, int] = {
     "OTHER": 30,
 }
 """Name to bit number of every plane that the store keeps."""
+
+DETECTIONS = ("DETECTED", "DETECTED_NEGATIVE")
+"""Planes of what a detection found."""
 
 CLIPPED = 1 << MASK_PLANES["CLIPPED"]
 NO_DATA = 1 << MASK_PLANES["NO_DATA"]

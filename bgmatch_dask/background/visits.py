@@ -43,6 +43,6 @@ def find_visit(visit: Visit, visits: Iterable[Visit]) -> Visit:
     shown = ", ".join(map(str, known[:20])) + (" …" if len(known) > 20 else "")
     raise MatchError(
         "reference-unknown",
-        f"The reference visit {visit!r} has no superpixels in this tract",
-        fix=f"Visits that have: {shown or 'none'}.",
+        f"The reference visit {visit!r} is not among the visits of this tract",
+        fix=f"Visits: {shown or 'none'}.",
     )

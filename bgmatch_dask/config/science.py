@@ -40,12 +40,22 @@ class ReferenceConfig(Section):
 
     visit: str | None = None
     """Visit to use as the reference (upstream: refWarpVisit); default: lowest cost."""
+    chooser: str = "tract_cost"
+    """`tract_cost`, `legacy_cost`, `depth`, `visit=LABEL`, or another package's."""
+    mask_detected: bool = True
+    """Leave detected sources out of the sums that the choice is made from."""
+    visit_table: str | None = None
+    """CSV file with columns visit, exposure_time, fwhm, for the chooser `depth`."""
     weight_chi2: float = Field(default=0.3, ge=0, le=1)
     """Weight of the χ² of a plane (upstream: bestRefWeightChi2)."""
     weight_variance: float = Field(default=0.3, ge=0, le=1)
     """Weight of the variance (upstream: bestRefWeightVariance)."""
     weight_coverage: float = Field(default=0.4, ge=0, le=1)
     """Weight of the measured coverage (upstream: bestRefWeightGlobalCoverage)."""
+    weight_level: float = Field(default=0.2, ge=0, le=1)
+    """Weight of the level, where the chooser is `legacy_cost` (upstream: bestRefWeightLevel)."""
+    weight_depth: float = Field(default=0.6, ge=0, le=1)
+    """Weight of the depth, where the chooser is `depth`."""
 
 
 class MatchConfig(Section):

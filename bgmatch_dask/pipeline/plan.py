@@ -10,7 +10,8 @@ from typing import Any
 from bgmatch_dask import __version__
 from bgmatch_dask.config import RunConfig, config_digest
 from bgmatch_dask.errors import PlanError, Rejected
-from bgmatch_dask.maskplanes import bits_of
+from bgmatch_dask.maskplanes import DETECTIONS, bits_of
+from bgmatch_dask.pipeline.reference_choice import check_reference
 from bgmatch_dask.pipeline.tasks import Clipping, IngestTask
 from bgmatch_dask.store import Location, TractSpec
 from bgmatch_dask.warps.catalogue import scan_inputs
@@ -115,6 +116,7 @@ def make_plan(config: RunConfig) -> TractPlan:
             where=first.source,
         )
     layout = lay_out(catalogue.files, config.tract)
+    check_reference(config.reference, layout.visits)
     rejected = (*catalogue.rejected, *layout.rejected)
     refuse_bad_input(config, rejected)
     spec = TractSpec(
@@ -148,23 +150,35 @@ def refuse_bad_input(config: RunConfig, rejected: tuple[Rejected, ...]) -> None:
 
 
 def clipping(config: RunConfig) -> Clipping:
-    """Return how superpixels are measured: always masked planes, and detections if asked."""
-    return Clipping(
-        bits_of(masked_planes(config)), config.background.n_sigma, config.background.n_iter
-    )
+    """Return how differences are measured: always masked planes, and detections if asked."""
+    return _clipping(config, masked_planes(config))
+
+
+def ingest_clipping(config: RunConfig) -> Clipping:
+    """Return how each visit is measured for the choice of the reference."""
+    return _clipping(config, _planes(config, with_detected=config.reference.mask_detected))
 
 
 def masked_planes(config: RunConfig) -> tuple[str, ...]:
-    """Return the mask planes whose pixels measure no background."""
-    detected = ("DETECTED", "DETECTED_NEGATIVE") if config.match.mask_detected else ()
-    return (*config.background.mask, *detected)
+    """Return the mask planes whose pixels measure no difference."""
+    return _planes(config, with_detected=config.match.mask_detected)
+
+
+def _planes(config: RunConfig, *, with_detected: bool) -> tuple[str, ...]:
+    return (*config.background.mask, *(DETECTIONS if with_detected else ()))
+
+
+def _clipping(config: RunConfig, planes: tuple[str, ...]) -> Clipping:
+    return Clipping(bits_of(planes), config.background.n_sigma, config.background.n_iter)
 
 
 def _ingest_tasks(
     config: RunConfig, profile: Profile, layout: Layout, location: Location
 ) -> tuple[IngestTask, ...]:
     common = config_digest(config.background, config.inputs.model_copy(update={"paths": ()}))
-    common += repr(profile) + repr(layout.geometry) + str(config.match.mask_detected) + __version__
+    common += (
+        repr(profile) + repr(layout.geometry) + str(config.reference.mask_detected) + __version__
+    )
     tasks = (
         IngestTask(
             url=location.url,
@@ -173,7 +187,7 @@ def _ingest_tasks(
             files=files,
             profile=profile,
             max_pixels=int(config.inputs.max_megapixels * 1e6),
-            clipping=clipping(config),
+            clipping=ingest_clipping(config),
             digest="",
         )
         for visit, patch, files in layout.units

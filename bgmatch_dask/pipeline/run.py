@@ -164,6 +164,7 @@ def _summarise(run: RunContext, ingested: Ingested, choice: ReferenceChoice) -> 
         "reference": {
             "visit": str(choice.visit),
             "forced": choice.forced,
+            "chooser": choice.chooser,
             "candidates": [asdict(candidate) for candidate in choice.candidates],
         },
         "rejected": [asdict(rejection) for rejection in ingested.rejected],

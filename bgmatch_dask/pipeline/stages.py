@@ -11,11 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from bgmatch_dask.background.hubs import choose_hubs, pairs_for_patch
-from bgmatch_dask.background.reference import (
-    ReferenceChoice,
-    ReferenceWeights,
-    choose_reference,
-)
+from bgmatch_dask.background.reference import ReferenceChoice
 from bgmatch_dask.background.solution import Solution, SolveConfig
 from bgmatch_dask.background.solve import solve_offsets
 from bgmatch_dask.background.superpixels import SuperpixelSums, from_array, merge
@@ -25,6 +21,7 @@ from bgmatch_dask.errors import InputError, Rejected
 from bgmatch_dask.maskplanes import bits_of
 from bgmatch_dask.pipeline.context import RunContext
 from bgmatch_dask.pipeline.plan import clipping, stage_digest
+from bgmatch_dask.pipeline.reference_choice import choose
 from bgmatch_dask.pipeline.results import Method, save_solution, save_visit_sums
 from bgmatch_dask.pipeline.tasks import (
     CoaddTask,
@@ -136,23 +133,12 @@ def reference(
     run: RunContext, ingested: Ingested
 ) -> tuple[ReferenceChoice, dict[Visit, SuperpixelSums]]:
     """Merge the sums of each visit over the tract and choose the reference from them."""
-    config = run.plan.config
     with run.stage("reference"):
         sums: dict[Visit, SuperpixelSums] = {
             visit: _tract_sums(run, ingested, visit) for visit in _visits(run, ingested)
         }
         save_visit_sums(run.store, sums)
-        choice = choose_reference(
-            sums,
-            run.plan.spec.grid,
-            visit=config.reference.visit,
-            weights=ReferenceWeights(
-                config.reference.weight_chi2,
-                config.reference.weight_variance,
-                config.reference.weight_coverage,
-            ),
-            min_fraction=config.background.min_frac,
-        )
+        choice = choose(run.plan.config, sums, run.plan.spec.grid, run.plan.spec.unit)
     return choice, sums
 
 

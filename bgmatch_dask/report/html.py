@@ -19,6 +19,7 @@ from bgmatch_dask.store import Location, open_store
 __all__ = ("render_report", "write_report")
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_QUANTITIES = ("chi2", "depth", "variance", "level")
 _MOST_REJECTED, _MOST_CANDIDATES = 200, 20
 """Rows beyond these are counted, not listed."""
 _WORST_PAIRS = 5
@@ -125,6 +126,9 @@ def render_report(summary: Mapping[str, Any], pictures: Sequence[Picture]) -> st
         columns=_COLUMNS,
         visits=_visit_rows(summary["visits"]),
         candidates=candidates[:_MOST_CANDIDATES],
+        quantities=[n for n in _QUANTITIES if any(c.get(n) is not None for c in candidates)],
+        terms=list(dict.fromkeys(t for c in candidates for t in c.get("terms", ()))),
+        facts_missing=any(c.get("missing") for c in candidates),
         candidates_hidden=max(len(candidates) - _MOST_CANDIDATES, 0),
         rejected=rejected[:_MOST_REJECTED],
         rejected_hidden=max(len(rejected) - _MOST_REJECTED, 0),

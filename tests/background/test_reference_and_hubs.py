@@ -2,10 +2,23 @@ import numpy as np
 import pytest
 
 from bgmatch_dask.background.hubs import choose_hubs, pairs_for_patch
-from bgmatch_dask.background.reference import choose_reference, tract_cost
+from bgmatch_dask.background.reference import (
+    ENTRY_POINTS,
+    ReferenceField,
+    VisitFacts,
+    chooser_names,
+    find_chooser,
+    tract_cost,
+)
+from bgmatch_dask.background.reference import choose_reference as choose
 from bgmatch_dask.background.superpixels import measure_visit
-from bgmatch_dask.errors import MatchError
+from bgmatch_dask.errors import ConfigError, MatchError
 from bgmatch_dask.geometry import Box, SuperpixelGrid
+
+
+def choose_reference(sums, grid, chooser="tract_cost", visit=None, **facts):
+    return choose(ReferenceField(sums, grid, **facts), chooser, visit=visit)
+
 
 GRID = SuperpixelGrid(Box(0, 0, 384, 384), 32, 32)
 
@@ -74,7 +87,82 @@ def test_unknown_reference_and_no_candidates():
 def test_ties_go_to_the_lowest_visit():
     one = visit_sums(1, 384)
     assert choose_reference({"10": one, "9": one}, GRID).visit == "9"
-    assert [c.visit for c in tract_cost({10: one, 9: one}, GRID)] == [9, 10]
+    assert [c.visit for c in tract_cost(ReferenceField({10: one, 9: one}, GRID))] == [9, 10]
+
+
+def test_depth_weighs_seeing_exposure_and_noise():
+    sums = {1: visit_sums(1, 384, sigma=1.0), 2: visit_sums(2, 384, sigma=1.2)}
+    facts = {1: VisitFacts(fwhm=4.0), 2: VisitFacts(fwhm=3.0)}
+    choice = choose_reference(sums, GRID, "depth", facts=facts)
+    assert choice.visit == 2
+    found = {c.visit: c for c in choice.candidates}
+    for visit, sigma in ((1, 1.0), (2, 1.2)):
+        expected = 1 / (facts[visit].fwhm ** 2 * sigma**2)
+        assert found[visit].depth == pytest.approx(expected, rel=0.1)
+        assert found[visit].missing == ()
+    # Without a common flux scale, a visit of half the counts is not the quieter one.
+    sums = {1: visit_sums(1, 384, sigma=1.0), 2: visit_sums(2, 384, sigma=1.2)}
+    facts = {1: VisitFacts(15.0, 3.0), 2: VisitFacts(30.0, 3.0)}
+    assert choose_reference(sums, GRID, "depth", facts=facts).visit == 1
+    assert choose_reference(sums, GRID, "depth", facts=facts, calibrated=False).visit == 2
+
+
+def test_depth_says_what_it_does_not_know():
+    sums = {v: visit_sums(v, 384) for v in (1, 2, 3)}
+    facts = {1: VisitFacts(fwhm=2.0), 2: VisitFacts(exposure_time=30.0)}
+    choice = choose_reference(sums, GRID, "depth", facts=facts, calibrated=False)
+    missing = {c.visit: c.missing for c in choice.candidates}
+    assert missing == {1: ("exposure_time",), 2: ("fwhm",), 3: ("exposure_time", "fwhm")}
+    assert all(np.isfinite(c.cost) for c in choice.candidates)
+
+
+def test_legacy_cost_prefers_dark_quiet_and_broad_visits():
+    good = visit_sums(1, 384)
+    for worse in (visit_sums(1, 384, sigma=2.0), visit_sums(1, 384, slope=0.1), visit_sums(1, 192)):
+        assert choose_reference({1: worse, 2: good}, GRID, "legacy_cost").visit == 2
+    choice = choose_reference({1: good, 2: visit_sums(2, 0)}, GRID, "legacy_cost")
+    assert choice.visit == 1
+    assert set(choice.candidates[0].terms) == {"variance", "level", "coverage"}
+
+
+@pytest.mark.parametrize("chooser", ["tract_cost", "legacy_cost", "depth"])
+def test_cost_grows_as_coverage_falls(chooser):
+    widths = {1: 384, 2: 288, 3: 192, 4: 96}
+    for seed in range(4):
+        sums = {v: visit_sums(seed, width, slope=0.0) for v, width in widths.items()}
+        assert choose_reference(sums, GRID, chooser).cost_order == (1, 2, 3, 4)
+
+
+def test_a_chooser_names_a_visit():
+    sums = {0: visit_sums(1, 100), 7: visit_sums(2, 384)}
+    choice = choose_reference(sums, GRID, "visit=0")
+    assert (choice.visit, choice.forced) == (0, True)
+    assert choice.candidates[0].terms
+    with pytest.raises(MatchError, match="reference-unknown"):
+        choose_reference(sums, GRID, "visit=8")
+
+
+def test_choosers_of_other_packages(tmp_path, monkeypatch):
+    package = tmp_path / "other-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(
+        f"[{ENTRY_POINTS}]\nwidest = other_choosers:widest\nbroken = other_choosers:absent\n"
+    )
+    (tmp_path / "other_choosers.py").write_text(
+        "from bgmatch_dask.background.reference import Candidate\n\n\n"
+        "def widest(seen):\n"
+        "    return tuple(Candidate(v, 1, 1.0, 1.0, 1.0, cost=-float(s.n_good.sum()))\n"
+        "                 for v, s in sorted(seen.sums.items()))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    sums = {1: visit_sums(1, 100), 2: visit_sums(2, 384)}
+    assert "widest" in chooser_names()
+    assert choose_reference(sums, GRID, "widest").visit == 2
+    with pytest.raises(ConfigError, match="chooser-broken"):
+        find_chooser("broken")
+    with pytest.raises(ConfigError, match=r"chooser-unknown.*widest"):
+        find_chooser("nothing")
 
 
 def tiles(starts, width=6, size=60):

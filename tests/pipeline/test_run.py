@@ -9,11 +9,11 @@ import pytest
 
 from bgmatch_dask.background.offsets import render
 from bgmatch_dask.config import ClusterConfig, load_config
-from bgmatch_dask.errors import MatchError, StoreError
+from bgmatch_dask.errors import BgmatchError, StoreError
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.pipeline.engine import DaskEngine
 from bgmatch_dask.pipeline.events import Event, StageStarted, UnitDone
-from bgmatch_dask.pipeline.plan import make_plan
+from bgmatch_dask.pipeline.plan import clipping, make_plan
 from bgmatch_dask.pipeline.results import load_offset, load_summary
 from bgmatch_dask.pipeline.run import run_tract
 from bgmatch_dask.report.truth_table import compare_with_truth
@@ -174,11 +174,45 @@ def test_the_user_chooses_the_reference(job, simulated):
     assert summary["reference"]["forced"]
 
 
-def test_an_unknown_reference_is_refused(job):
-    bad = job.model_copy(update={"reference": job.reference.model_copy(update={"visit": "7"})})
-    with pytest.raises(MatchError) as caught:
-        run_tract(make_plan(bad))
-    assert caught.value.code == "reference-unknown"
+@pytest.mark.parametrize(
+    ("wishes", "code"),
+    [
+        ({"visit": "7"}, "reference-unknown"),
+        ({"chooser": "visit=7"}, "reference-unknown"),
+        ({"chooser": "best"}, "chooser-unknown"),
+        ({"chooser": "depth", "visit_table": "absent.csv"}, "visit-table"),
+    ],
+)
+def test_a_reference_that_cannot_be_is_refused_before_any_work(job, wishes, code):
+    bad = job.model_copy(update={"reference": job.reference.model_copy(update=wishes)})
+    with pytest.raises(BgmatchError) as caught:
+        make_plan(bad)
+    assert caught.value.code == code
+
+
+def test_depth_reads_the_table_of_visits(job, tmp_path):
+    visits = make_plan(job).spec.visits
+    table = tmp_path / "visits.csv"
+    sharp = visits[-1]
+    rows = [f"{v}, 30.0, {0.2 if v == sharp else 1.0}" for v in visits[1:]]
+    table.write_text("\n".join(["# seeing of the night", "visit,exposure_time,fwhm", *rows]))
+    wishes = {"chooser": "depth", "visit_table": str(table), "weight_coverage": 0.0}
+    summary = run_tract(
+        make_plan(job.model_copy(update={"reference": job.reference.model_copy(update=wishes)}))
+    )
+    assert summary["reference"]["visit"] == sharp
+    assert summary["reference"]["chooser"] == "depth"
+    missing = {c["visit"]: c["missing"] for c in summary["reference"]["candidates"]}
+    assert missing == {v: ("fwhm",) if v == visits[0] else () for v in visits}
+
+
+def test_detections_are_left_out_of_choice_and_differences_independently(job):
+    plan = make_plan(job)
+    for section, changed in (("reference", True), ("match", False)):
+        wishes = getattr(job, section).model_copy(update={"mask_detected": False})
+        other = make_plan(job.model_copy(update={section: wishes}))
+        assert (other.ingest[0].digest != plan.ingest[0].digest) == changed
+        assert (clipping(other.config) != clipping(plan.config)) != changed
 
 
 def test_another_tract_does_not_go_into_the_store(job, simulated):

@@ -40,8 +40,8 @@ class SimulationConfig:
     band: str = "r"
     """Label of the band."""
     pointings: Literal["strip", "broad"] = "strip"
-    """`strip`: the best reference misses a strip, which holds a whole visit; `broad`: it covers 96 %
-    of the tract, the first visit 62 %, and the first and the seventh visit do not meet."""
+    """`strip`: the best reference misses a strip, which holds a whole visit; `broad`: it covers
+    96 % of the tract, the first visit 62 %, and the first and the seventh visit do not meet."""
     centre: tuple[float, float] = (150.1, 2.2)
     """Right ascension and declination of the tract's centre [deg, ICRS]."""
     star_density: float = 520.0

@@ -162,9 +162,7 @@ def _footprint(config: SimulationConfig, index: int) -> Footprint:
 
 def _in_strip(config: SimulationConfig, index: int) -> bool:
     last = min(6, config.visits - 1)
-    return (
-        config.pointings == "strip" and config.visits >= _MIN_VISITS_FOR_STRIP and index == last
-    )
+    return config.pointings == "strip" and config.visits >= _MIN_VISITS_FOR_STRIP and index == last
 
 
 def _beside(reference: Footprint, box: Box, size: float) -> Footprint:
