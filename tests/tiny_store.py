@@ -15,6 +15,7 @@ from bgmatch_dask.maskplanes import NO_DATA
 from bgmatch_dask.pipeline.results import save_solution, save_summary, save_visit_sums
 from bgmatch_dask.pipeline.tasks import CoaddTask, coadd_patch
 from bgmatch_dask.store import Location, TractSpec, TractStore, create_tract
+from bgmatch_dask.store.commit import commit_run
 from bgmatch_dask.store.layout import create_patch_array
 
 REFERENCE, MATCHED, SCRIPT, EVIL = "12", "34", "<script>alert(1)</script>", "../../evil $\\frac"
@@ -64,6 +65,7 @@ def fill_tiny_store(location: Location, unit: str = "DN") -> Location:
     save_solution(store, RUN, SimpleNamespace(offsets=offsets))
     _coadd(store)
     save_summary(location, RUN, summary(unit))
+    commit_run(location, RUN, {})
     return location
 
 

@@ -6,14 +6,19 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+import zarr
 
 from bgmatch_dask.errors import BgmatchError
+from bgmatch_dask.pipeline.attempt import UnitWork, file_checksum
+from bgmatch_dask.pipeline.basis import why_again
 from bgmatch_dask.pipeline.engine import Engine
 from bgmatch_dask.pipeline.events import (
     Event,
     Listener,
+    Note,
     Outcome,
     RunEnded,
     RunStarted,
@@ -24,7 +29,10 @@ from bgmatch_dask.pipeline.events import (
 )
 from bgmatch_dask.pipeline.plan import TractPlan, refuse_bad_input
 from bgmatch_dask.pipeline.trace import Traced
-from bgmatch_dask.store import Ledger, Receipt, TractStore, open_store
+from bgmatch_dask.store import Ledger, Receipt, TractStore, create_tract, open_store
+from bgmatch_dask.store.layout import create_group, spec_to_json
+from bgmatch_dask.store.receipt import Basis
+from bgmatch_dask.store.traffic import recorded
 
 __all__ = ("RunContext", "board_key", "run_started")
 
@@ -99,8 +107,37 @@ class RunContext:
         self.timings[name] = time.perf_counter() - start
         self.emit(StageEnded(name, self.timings[name]))
 
+    @contextmanager
+    def record(self, stage: str, unit: str = "tract") -> Iterator[dict[str, Any]]:
+        """Write a receipt of what the driver itself writes; figures may be put into the dict."""
+        start, started = time.perf_counter(), time.time()
+        figures: dict[str, Any] = {}
+        with recorded() as traffic:
+            yield figures
+        receipt = Receipt(stage, unit, "", time.perf_counter() - start, figures, started=started)
+        receipt = replace(receipt, written=traffic.written)
+        known = self.ledger.read(stage).get(unit)
+        if known is None or (known.written, known.figures) != (receipt.written, figures):
+            self.ledger.append(stage, [receipt])
+
+    def create_group(self, path: str, fill: Callable[[zarr.Group], object]) -> None:
+        """Make a group of products and its arrays, see `bgmatch_dask.store.layout`."""
+        with self.record("layout", path):
+            create_group(self.plan.location, path, fill)
+
+    def with_store(self, *, rebin: bool) -> RunContext:
+        """Make the store, or let the visits of the plan join it, and return the run on it."""
+        with self.record("layout") as figures:
+            spec = create_tract(self.plan.location, self.plan.spec, rebin=rebin)
+            figures["spec"] = spec_to_json(spec)
+        return replace(self, plan=replace(self.plan, spec=spec))
+
     def run_units(
-        self, name: str, function: Callable[[Task], Receipt], tasks: Sequence[Task]
+        self,
+        name: str,
+        function: Callable[[Task], Receipt],
+        tasks: Sequence[Task],
+        settings: Mapping[str, Any] | None = None,
     ) -> dict[str, Receipt]:
         """Carry out the units of a stage that have no valid receipt yet.
 
@@ -112,6 +149,8 @@ class RunContext:
             Carries out one task and returns its receipt.
         tasks
             All units of the stage.
+        settings
+            What the digests of the tasks were made of; kept to tell later what changed.
 
         Returns
         -------
@@ -119,21 +158,39 @@ class RunContext:
             Receipt of every unit, in the order of ``tasks``.
         """
         known = self.ledger.read(name)
-        receipts = {
-            task.unit: known[task.unit]
-            for task in tasks
-            if task.unit in known and known[task.unit].digest == task.digest
-        }
+        if settings is not None:
+            self.ledger.keep_settings(settings)
+        receipts = self._still_valid(name, known, tasks)
         missing = [task for task in tasks if task.unit not in receipts]
-        traced = Traced(function, name, board_key(self.plan))
+        if known:
+            for reason in why_again(self.ledger, known, missing):
+                self.emit(Note(f"{name}: {reason}"))
+        work = Traced(UnitWork(function), name, board_key(self.plan))
         with self.stage(name, len(tasks), len(receipts)):
             if receipts:
                 self.emit(_kept(name, receipts))
-            for receipt in self._recorded(name, self.engine.map(traced, missing, name)):
+            for receipt in self._recorded(name, self.engine.map(work, missing, name)):
                 receipts[receipt.unit] = receipt
                 refuse_bad_input(self.plan.config, receipt.rejected)
                 self.emit(_unit_done(name, receipt))
         return {task.unit: receipts[task.unit] for task in tasks}
+
+    def _still_valid(
+        self, name: str, known: Mapping[str, Receipt], tasks: Sequence[Task]
+    ) -> dict[str, Receipt]:
+        """Return the receipts that hold; a file that was only touched is as good as before."""
+        valid: dict[str, Receipt] = {}
+        touched: list[Receipt] = []
+        for task in tasks:
+            receipt = known.get(task.unit)
+            if receipt is None:
+                continue
+            if receipt.digest == task.digest:
+                valid[task.unit] = receipt
+            elif _only_touched(receipt, task):
+                touched.append(replace(receipt, digest=task.digest))
+        self.ledger.append(name, touched)
+        return valid | {receipt.unit: receipt for receipt in touched}
 
     def _recorded(self, name: str, results: Iterator[Receipt]) -> Iterator[Receipt]:
         """Pass receipts on and write them down in segments, also when the run is stopped."""
@@ -202,3 +259,17 @@ def _unit_done(stage: str, receipt: Receipt) -> UnitDone:
 
 def _usable(receipt: Receipt) -> bool:
     return bool(receipt.figures.get("n_valid", 1))
+
+
+def _only_touched(receipt: Receipt, task: Any) -> bool:  # noqa: ANN401
+    """Whether nothing but the times of the input files changed, not their contents."""
+    if Basis.parse(receipt.digest).changed(Basis.parse(task.digest)) != ("inputs",):
+        return False
+    before = {item.name: (item.size, item.checksum) for item in receipt.inputs}
+    files = getattr(task, "files", ())
+    if not files or before.keys() != {file.path for file in files}:
+        return False
+    return all(
+        before[file.path][0] == file.size and before[file.path][1] == file_checksum(file.path)
+        for file in files
+    )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from secrets import token_hex
 from typing import Any, Protocol, TypeVar
 
-from distributed import Client, as_completed
+from distributed import Client, Future, as_completed
+from distributed.scheduler import KilledWorker
 
-__all__ = ("DaskEngine", "Engine", "SerialEngine")
+from bgmatch_dask.errors import BgmatchError, ClusterError
+
+__all__ = ("DaskEngine", "Engine", "SerialEngine", "check_memory")
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -24,6 +28,10 @@ class Engine(Protocol):
         """Yield the result of ``function`` for every task, as they finish."""
         ...
 
+    def worker_limit(self) -> int | None:
+        """Return the memory of the smallest worker [bytes], None where there is no limit."""
+        ...
+
 
 class SerialEngine:
     """Runs every unit in this process, in order; the yardstick of the parity test."""
@@ -35,12 +43,17 @@ class SerialEngine:
         del name
         yield from map(function, tasks)
 
+    def worker_limit(self) -> int | None:
+        """Return None: this process takes what it needs."""
+        return None
+
 
 class DaskEngine:
     """Runs units on a Dask cluster, a bounded number at a time.
 
     The scheduler never holds more than a few tasks per thread, so that its state does not grow
-    with the job, and results are small receipts.
+    with the job, and results are small receipts. A unit whose worker is lost is run again by
+    the scheduler; one that loses several workers in a row is given up.
 
     Parameters
     ----------
@@ -48,28 +61,45 @@ class DaskEngine:
         A connected client.
     per_thread
         Tasks in flight per worker thread.
-    retries
-        Times that a unit is tried again after its worker is lost or its storage fails.
     """
 
-    def __init__(self, client: Client, *, per_thread: int = 3, retries: int = 2) -> None:
+    def __init__(self, client: Client, *, per_thread: int = 3) -> None:
         self.client = client
         self.per_thread = per_thread
-        self.retries = retries
         # The scheduler takes two tasks of one name for one task, also from two clients.
         self._token = token_hex(6)
 
     def map(
         self, function: Callable[[Task], Result], tasks: Sequence[Task], name: str
     ) -> Iterator[Result]:
-        """Yield the results as they finish."""
+        """Yield the results as they finish.
+
+        Raises
+        ------
+        ClusterError
+            ``worker-memory`` or ``worker-lost`` when a unit ends every worker that tries it,
+            ``scheduler-lost`` when the scheduler is gone.
+        """
         waiting = iter(enumerate(tasks))
-        running = as_completed(with_results=True)
-        self._submit(running, function, islice(waiting, self._window()), name)
-        for future, result in running:
-            future.release()
-            self._submit(running, function, islice(waiting, 1), name)
-            yield result
+        running = as_completed(loop=self.client.loop, with_results=True, raise_errors=False)
+        flying: dict[Future[Any], Task] = {}
+        try:
+            self._submit(running, flying, function, islice(waiting, self._window()), name)
+            for future, result in running:
+                task = flying.pop(future)
+                if future.status != "finished":
+                    raise self._explain(result, name, str(getattr(task, "unit", task)))
+                future.release()
+                self._submit(running, flying, function, islice(waiting, 1), name)
+                yield result
+        finally:
+            if flying and self.client.status == "running":
+                self.client.cancel(list(flying))
+
+    def worker_limit(self) -> int | None:
+        """Return the memory of the smallest worker [bytes], None where there is no limit."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        return min((int(w["memory_limit"]) for w in workers if w["memory_limit"]), default=None)
 
     def _window(self) -> int:
         threads = int(sum(self.client.nthreads().values()))
@@ -78,13 +108,76 @@ class DaskEngine:
     def _submit(
         self,
         running: as_completed,
+        flying: dict[Future[Any], Task],
         function: Callable[[Task], Result],
         tasks: Iterable[tuple[int, Task]],
         name: str,
     ) -> None:
         for index, task in tasks:
             key = f"{name}-{index:06d}-{self._token}"
-            future: Any = self.client.submit(
-                function, task, key=key, retries=self.retries, pure=False
-            )
+            future = self.client.submit(function, task, key=key, retries=0, pure=False)
+            flying[future] = task
             running.add(future)
+
+    def _explain(self, result: Any, stage: str, unit: str) -> BaseException:  # noqa: ANN401
+        """Return the error of a unit that did not finish, in our words where there are any."""
+        error = result[1] if isinstance(result, tuple) else result
+        if isinstance(error, KilledWorker):
+            return self._killed(error, stage, unit)
+        if isinstance(error, BgmatchError) or not isinstance(error, CancelledError):
+            return error if isinstance(error, BaseException) else RuntimeError(str(error))
+        return ClusterError(
+            "scheduler-lost",
+            f"The scheduler went away during unit {unit} of {stage}",
+            where=str(getattr(self.client.scheduler, "address", "")),
+            fix="Start it again and run the same command; what is done is not done again.",
+        )
+
+    def _killed(self, error: KilledWorker, stage: str, unit: str) -> ClusterError:
+        limit = int(getattr(error.last_worker, "memory_limit", 0) or 0)
+        used = self._largest_restart()
+        tries = error.allowed_failures + 1
+        if not used:
+            return ClusterError(
+                "worker-lost",
+                f"Unit {unit} of {stage} was tried {tries} times, and its worker died each time",
+                where=error.last_worker.address,
+                fix="Look into the logs of the workers; the system may have ended them.",
+            )
+        return ClusterError(
+            "worker-memory",
+            f"Unit {unit} of {stage} ran out of memory {tries} times: it had taken "
+            f"{used / 1e9:.2f} GB when it was stopped, workers have {limit / 1e9:.2f} GB",
+            where=error.last_worker.address,
+            fix="Raise cluster.memory_limit, or make patches smaller.",
+        )
+
+    def _largest_restart(self) -> int:
+        """Return the most memory a worker had when its nanny ended it for that; 0 if none did."""
+        events = self.client.get_events("worker-restart-memory")
+        return max((int(event["rss"]) for _, event in events), default=0)
+
+
+def check_memory(engine: Engine, needed: int) -> None:
+    """Refuse work that cannot fit into the workers.
+
+    Parameters
+    ----------
+    engine
+        Where the units run.
+    needed
+        Memory that one unit needs at most [bytes].
+
+    Raises
+    ------
+    ClusterError
+        ``memory-short``.
+    """
+    limit = engine.worker_limit()
+    if limit is not None and needed > limit:
+        raise ClusterError(
+            "memory-short",
+            f"A unit needs about {needed / 1e9:.2f} GB, the smallest worker has "
+            f"{limit / 1e9:.2f} GB",
+            fix="Raise cluster.memory_limit, or make patches smaller (tract.patch_inner).",
+        )

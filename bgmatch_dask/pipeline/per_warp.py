@@ -19,6 +19,7 @@ from bgmatch_dask.numerics.chebyshev import Weighting
 from bgmatch_dask.numerics.interpolation import InterpStyle
 from bgmatch_dask.numerics.rendering import UndersampleStyle
 from bgmatch_dask.numerics.statistics import Property
+from bgmatch_dask.pipeline.basis import settings_of, unit_basis
 from bgmatch_dask.pipeline.context import RunContext
 from bgmatch_dask.pipeline.plan import masked_planes, stage_digest
 from bgmatch_dask.pipeline.results import write_arrays
@@ -178,7 +179,8 @@ def per_warp(run: RunContext, ingested: Ingested, reference: str) -> PerWarpResu
     """Match every warp to the warp of the reference on its patch."""
     patches = range(run.plan.spec.geometry.patches.n_patches)
     tasks = [_task(run, ingested, patch, reference) for patch in patches]
-    receipts = run.run_units("per_warp", match_patch, [task for task in tasks if task.visits])
+    matched = [task for task in tasks if task.visits]
+    receipts = run.run_units("per_warp", match_patch, matched, _settings(run.plan.config))
     unmatched = [Unmatched(**i) for r in receipts.values() for i in r.figures["unmatched"]]
     dropped: dict[int, tuple[str, ...]] = {}
     for item in unmatched:
@@ -188,9 +190,7 @@ def per_warp(run: RunContext, ingested: Ingested, reference: str) -> PerWarpResu
         for unit, receipt in receipts.items()
         for visit, found in receipt.figures["matches"].items()
     }
-    digests = {unit: receipt.digest for unit, receipt in ingested.receipts.items()}
-    units = sorted((unit, receipt.digest) for unit, receipt in receipts.items())
-    digest = stage_digest(digests, "per_warp", reference, units)
+    digest = stage_digest({unit: receipt.content for unit, receipt in receipts.items()}, reference)
     return PerWarpResult(
         Matching("per_warp", reference, digest, dropped), figures, tuple(unmatched)
     )
@@ -208,7 +208,21 @@ def _task(run: RunContext, ingested: Ingested, patch: int, reference: str) -> Pe
         visits=others,
         has_reference=reference in visits,
         config=options,
-        digest=stage_digest(ingested.digests_of(patch), reference, others, options),
+        digest=unit_basis(
+            _settings(run.plan.config), upstream=[ingested.digests_of(patch), reference, others]
+        ),
+    )
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    return settings_of(
+        config,
+        "per_warp",
+        "background.mask",
+        "background.n_sigma",
+        "background.n_iter",
+        "match.mask_detected",
+        "match.outlier_sigma",
     )
 
 

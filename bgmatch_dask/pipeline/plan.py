@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from bgmatch_dask import __version__
-from bgmatch_dask.config import RunConfig, config_digest
+from bgmatch_dask.config import RunConfig
 from bgmatch_dask.errors import PlanError, Rejected
+from bgmatch_dask.geometry import TractGeometry
 from bgmatch_dask.maskplanes import DETECTIONS, bits_of
+from bgmatch_dask.pipeline.basis import settings_of, unit_basis
 from bgmatch_dask.pipeline.reference_choice import check_reference
 from bgmatch_dask.pipeline.tasks import Clipping, IngestTask
 from bgmatch_dask.store import Location, TractSpec
+from bgmatch_dask.store.receipt import digest_of
 from bgmatch_dask.warps.catalogue import scan_inputs
 from bgmatch_dask.warps.profile import Profile, load_profile
 from bgmatch_dask.warps.tract import Layout, lay_out
@@ -42,6 +43,8 @@ class TractPlan:
     """Inputs that the headers already rule out."""
     passed_over: int
     """Files that are not inputs by their name."""
+    settings: Mapping[str, Any]
+    """What the units of ingest depend on besides their files."""
 
     @property
     def input_bytes(self) -> int:
@@ -128,7 +131,8 @@ def make_plan(config: RunConfig) -> TractPlan:
     )
     location = Location.of(config.store.url, config.store.options)
     tasks = _ingest_tasks(config, profile, layout, location)
-    return TractPlan(config, location, spec, tasks, rejected, catalogue.passed_over)
+    settings = ingest_settings(config, profile, layout.geometry)
+    return TractPlan(config, location, spec, tasks, rejected, catalogue.passed_over, settings)
 
 
 def refuse_bad_input(config: RunConfig, rejected: tuple[Rejected, ...]) -> None:
@@ -175,10 +179,7 @@ def _clipping(config: RunConfig, planes: tuple[str, ...]) -> Clipping:
 def _ingest_tasks(
     config: RunConfig, profile: Profile, layout: Layout, location: Location
 ) -> tuple[IngestTask, ...]:
-    common = config_digest(config.background, config.inputs.model_copy(update={"paths": ()}))
-    common += (
-        repr(profile) + repr(layout.geometry) + str(config.reference.mask_detected) + __version__
-    )
+    settings = ingest_settings(config, profile, layout.geometry)
     tasks = (
         IngestTask(
             url=location.url,
@@ -192,16 +193,29 @@ def _ingest_tasks(
         )
         for visit, patch, files in layout.units
     )
-    return tuple(replace(task, digest=_digest(task, common)) for task in tasks)
+    return tuple(replace(task, digest=_basis(task, settings)) for task in tasks)
 
 
-def _digest(task: IngestTask, common: str) -> str:
+def _basis(task: IngestTask, settings: Mapping[str, Any]) -> str:
     files = [(f.path, f.size, f.modified_ns) for f in task.files]
-    text = f"{common}{files}{task.visit}{task.patch}"
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return unit_basis(settings, inputs=files)
+
+
+def ingest_settings(config: RunConfig, profile: Profile, geometry: TractGeometry) -> dict[str, Any]:
+    """Return what decides about the stored pixels and sums of a unit, besides its files."""
+    return settings_of(
+        config,
+        "background.bin_size",
+        "background.n_sigma",
+        "background.n_iter",
+        "background.mask",
+        "reference.mask_detected",
+        "inputs.profile",
+        "inputs.max_megapixels",
+        **{"the profile": repr(profile), "the tract": asdict(geometry)},
+    )
 
 
 def stage_digest(upstream: Mapping[str, str] | str, *parts: object) -> str:
-    """Return the digest of a later stage: what it builds on, and its own settings."""
-    before = sorted(upstream.items()) if isinstance(upstream, Mapping) else upstream
-    return hashlib.blake2b(f"{before}{parts}".encode(), digest_size=8).hexdigest()
+    """Return the digest of a product: what it builds on, and its own settings."""
+    return digest_of([upstream, [str(part) for part in parts]])

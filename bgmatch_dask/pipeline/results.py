@@ -19,6 +19,7 @@ from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.pipeline.warp_offsets import load_warp_offset
 from bgmatch_dask.store import Location, TractStore, open_store
+from bgmatch_dask.store.commit import load_commit
 from bgmatch_dask.store.layout import create_superpixel_array
 
 __all__ = (
@@ -190,17 +191,11 @@ def load_summary(location: Location, run: str) -> dict[str, Any]:
     Raises
     ------
     StoreError
-        ``run-missing`` when there is none.
+        ``run-missing`` when there is none, ``commit-corrupt`` when its mark or the summary is
+        not what was written.
     """
-    try:
-        summary: dict[str, Any] = location.read_json(f"runs/{run}/summary.json")
-    except StoreError as error:
-        raise StoreError(
-            "run-missing",
-            f"The store has no finished run {run!r}",
-            where=location.url,
-            fix="Run the job again; it continues where it stopped.",
-        ) from error
+    load_commit(location, run)
+    summary: dict[str, Any] = location.read_json(f"runs/{run}/summary.json")
     return summary
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,21 @@ from bgmatch_dask.background.reference import ReferenceChoice
 from bgmatch_dask.background.solution import Solution
 from bgmatch_dask.background.superpixels import SuperpixelSums
 from bgmatch_dask.background.visits import Visit
+from bgmatch_dask.config import config_digest
 from bgmatch_dask.pipeline import stages
 from bgmatch_dask.pipeline.context import RunContext
-from bgmatch_dask.pipeline.engine import Engine, SerialEngine
+from bgmatch_dask.pipeline.engine import Engine, SerialEngine, check_memory
 from bgmatch_dask.pipeline.events import Listener
 from bgmatch_dask.pipeline.per_warp import per_warp, visit_figures
 from bgmatch_dask.pipeline.plan import TractPlan
 from bgmatch_dask.pipeline.results import save_summary
 from bgmatch_dask.pipeline.stages import Ingested, Matching
 from bgmatch_dask.store import Ledger
+from bgmatch_dask.store.commit import commit_run, is_committed, uncommit_run
+from bgmatch_dask.store.ledger import run_names
+from bgmatch_dask.store.lock import hold_store
+from bgmatch_dask.store.receipt import digest_of
+from bgmatch_dask.store.traffic import Written
 
 __all__ = ("run_tract",)
 
@@ -55,17 +62,24 @@ def run_tract(
     BgmatchError
         When the job cannot be finished. Bad inputs do not raise; they are in the summary.
     """
-    ledger = Ledger(plan.location, plan.config.run)
-    run = RunContext(plan, ledger, engine or SerialEngine(), tuple(listeners))
+    chosen = engine or SerialEngine()
+    run = RunContext(plan, Ledger(plan.location, plan.config.run), chosen, tuple(listeners))
     with run.told():
-        return _carry_out(run)
+        check_memory(chosen, plan.worker_bytes)
+        with hold_store(plan.location, f"run {plan.config.run}") as lock:
+            run.ledger.guard = lock.check
+            uncommit_run(plan.location, plan.config.run)
+            return _carry_out(run.with_store(rebin=not _other_products(plan)))
 
 
 def _carry_out(run: RunContext) -> dict[str, Any]:
     plan = run.plan
-    _uncommit(run)
+    with run.record("plan"):
+        plan.location.write_json(f"runs/{plan.config.run}/plan.json", plan.to_json())
+        plan.location.write_json(
+            f"runs/{plan.config.run}/config.json", plan.config.model_dump(mode="json")
+        )
     ingested = stages.ingest(run)
-    plan.location.write_json(f"runs/{plan.config.run}/plan.json", plan.to_json())
     choice, sums = stages.reference(run, ingested)
     if plan.config.match.method == "per_warp":
         matching, found = _match_per_warp(run, ingested, choice, sums)
@@ -74,9 +88,16 @@ def _carry_out(run: RunContext) -> dict[str, Any]:
     stages.match(run, ingested, matching)
     stages.coadd(run, ingested, matching)
     summary = _summarise(run, ingested, choice) | found | {"timings": dict(run.timings)}
-    save_summary(plan.location, plan.config.run, summary)
-    _commit(run)
+    with run.record("summary"):
+        save_summary(plan.location, plan.config.run, summary)
+    _commit(run, len(ingested.rejected))
     return summary
+
+
+def _other_products(plan: TractPlan) -> bool:
+    """Whether other runs of the store are finished, whose products need its layout."""
+    names = run_names(plan.location)
+    return any(n != plan.config.run and is_committed(plan.location, n) for n in names)
 
 
 def _match_jointly(
@@ -90,7 +111,7 @@ def _match_jointly(
     coverage = {visit: part.count > 0 for visit, part in sums.items()}
     differences = stages.difference(run, ingested, choice, coverage)
     solution = stages.solve(run, differences, coverage, choice)
-    matching = stages.of_solution(run, ingested, solution)
+    matching = stages.of_solution(run, solution)
     limits = GateLimits(config.gate_ratio, config.gate_rms)
     diagnostics = diagnose(solution, differences, coverage, limits)
     overlaps = measure_overlaps(differences, solution)
@@ -134,20 +155,32 @@ def _match_per_warp(
     }
 
 
-def _uncommit(run: RunContext) -> None:
-    """Take back the mark of an earlier run of this name, because its products may now change."""
-    name = f"runs/{run.plan.config.run}/commit.json"
-    if run.plan.location.exists(name):
-        run.plan.location.delete(name)
-
-
-def _commit(run: RunContext) -> None:
+def _commit(run: RunContext, n_rejected: int) -> None:
     """Mark the run as finished; written last, so that a reader can trust what lies before."""
-    config = run.plan.config
-    run.plan.location.write_json(
-        f"runs/{config.run}/commit.json",
-        {"run": config.run, "version": __version__, "units": len(run.plan.ingest)},
+    stages_done = {stage: run.ledger.read(stage) for stage in run.ledger.stages()}
+    written = [item for units in stages_done.values() for r in units.values() for item in r.written]
+    run.ledger.guard()
+    commit_run(
+        run.plan.location,
+        run.plan.config.run,
+        {
+            "version": __version__,
+            "config": config_digest(run.plan.config),
+            "units": {stage: len(units) for stage, units in stages_done.items()},
+            "rejected": n_rejected,
+            "objects": len(written),
+            "products": _products(written),
+        },
     )
+
+
+def _products(written: Sequence[Written]) -> dict[str, str]:
+    """Return one checksum over the checksums of all objects, by their top group."""
+    groups = Counter(item.name.split("/")[0] for item in written)
+    return {
+        group: digest_of(sorted(astuple(w) for w in written if w.name.split("/")[0] == group))
+        for group in sorted(groups)
+    }
 
 
 def _summarise(run: RunContext, ingested: Ingested, choice: ReferenceChoice) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.coadd.layout import COADD_PLANES
 from bgmatch_dask.errors import InputError, Rejected
 from bgmatch_dask.maskplanes import bits_of
+from bgmatch_dask.pipeline.basis import settings_of, unit_basis
 from bgmatch_dask.pipeline.context import RunContext
 from bgmatch_dask.pipeline.plan import clipping, stage_digest
 from bgmatch_dask.pipeline.reference_choice import choose
@@ -33,7 +35,7 @@ from bgmatch_dask.pipeline.tasks import (
     match_unit,
     read_differences,
 )
-from bgmatch_dask.store import Receipt, create_tract
+from bgmatch_dask.store import Receipt
 from bgmatch_dask.store.layout import PLANES, create_patch_array, create_plane_array
 
 __all__ = (
@@ -68,8 +70,8 @@ class Ingested:
         return tuple(visit for visit, p in self.usable if p == patch)
 
     def digests_of(self, patch: int) -> dict[str, str]:
-        """Return the digests of the usable warps of a patch, by visit."""
-        return {v: self.receipts[f"{v}/{patch}"].digest for v in self.visits_of(patch)}
+        """Return the digests of the stored pixels of the usable warps of a patch, by visit."""
+        return {v: self.receipts[f"{v}/{patch}"].content for v in self.visits_of(patch)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Matching:
     reference: str
     """Visit without an offset."""
     digest: str
-    """Digest of all pixels and offsets."""
+    """Digest of all offsets."""
     dropped: Mapping[int, tuple[str, ...]]
     """Visits that the matched coadd of a patch leaves out, by patch."""
 
@@ -91,15 +93,14 @@ class Matching:
 
 
 def ingest(run: RunContext) -> Ingested:
-    """Make the store and put every warp and its superpixel sums into it.
+    """Put every warp and its superpixel sums into the store.
 
     Raises
     ------
     InputError
         ``no-data`` when no input has a usable pixel.
     """
-    create_tract(run.plan.location, run.plan.spec)
-    receipts = run.run_units("ingest", ingest_unit, run.plan.ingest)
+    receipts = run.run_units("ingest", ingest_unit, run.plan.ingest, run.plan.settings)
     usable = tuple(
         (task.visit, task.patch)
         for task in run.plan.ingest
@@ -133,7 +134,7 @@ def reference(
     run: RunContext, ingested: Ingested
 ) -> tuple[ReferenceChoice, dict[Visit, SuperpixelSums]]:
     """Merge the sums of each visit over the tract and choose the reference from them."""
-    with run.stage("reference"):
+    with run.stage("reference"), run.record("reference"):
         sums: dict[Visit, SuperpixelSums] = {
             visit: _tract_sums(run, ingested, visit) for visit in _visits(run, ingested)
         }
@@ -173,7 +174,7 @@ def difference(
         pairs = pairs_for_patch(hubs, ingested.visits_of(patch))
         if pairs:
             tasks.append(_difference_task(run, ingested, patch, pairs))
-    run.run_units("difference", difference_patch, tasks)
+    run.run_units("difference", difference_patch, tasks, _difference_settings(run))
     return _merge_differences(run, tasks)
 
 
@@ -189,9 +190,19 @@ def _difference_task(
         pairs=labels,
         clipping=clip,
         outlier_sigma=run.plan.config.match.outlier_sigma,
-        digest=stage_digest(
-            ingested.digests_of(patch), labels, clip, run.plan.config.match.outlier_sigma
-        ),
+        digest=unit_basis(_difference_settings(run), upstream=[ingested.digests_of(patch), labels]),
+    )
+
+
+def _difference_settings(run: RunContext) -> dict[str, Any]:
+    return settings_of(
+        run.plan.config,
+        "background.bin_size",
+        "background.n_sigma",
+        "background.n_iter",
+        "background.mask",
+        "match.mask_detected",
+        "match.outlier_sigma",
     )
 
 
@@ -221,9 +232,10 @@ def solve(
 ) -> Solution:
     """Solve the offsets of all visits from all differences and store them."""
     config = run.plan.config
+    run.create_group(f"match/{config.run}", lambda _: None)
     # One thread: the sum of a product depends on how many share it, and for blocks of this size
     # threads cost ten times what they save.
-    with run.stage("solve"), threadpool_limits(1):
+    with run.stage("solve"), run.record("solve"), threadpool_limits(1):
         solution = solve_offsets(
             differences,
             coverage,
@@ -239,7 +251,7 @@ def solve(
     return solution
 
 
-def of_solution(run: RunContext, ingested: Ingested, solution: Solution) -> Matching:
+def of_solution(run: RunContext, solution: Solution) -> Matching:
     """Return the matching of tract-wide offsets; visits of arbitrary level are in no coadd."""
     loose = tuple(
         str(visit)
@@ -248,7 +260,7 @@ def of_solution(run: RunContext, ingested: Ingested, solution: Solution) -> Matc
         for visit in component.visits
     )
     dropped = dict.fromkeys(range(run.plan.spec.geometry.patches.n_patches), loose)
-    digest = solution_digest(ingested, solution)
+    digest = solution_digest(solution)
     return Matching("joint", str(solution.reference), digest, dropped)
 
 
@@ -257,10 +269,10 @@ def match(run: RunContext, ingested: Ingested, matching: Matching) -> None:
     config = run.plan.config
     if not config.match.write_warps:
         return
-    group = run.store.group(f"match/{config.run}/warps")
-    for name in PLANES:
-        if name not in group:
-            create_plane_array(group, name, run.plan.spec)
+    run.create_group(
+        f"match/{config.run}/warps",
+        lambda group: [create_plane_array(group, name, run.plan.spec) for name in PLANES],
+    )
     tasks = [
         MatchTask(
             url=run.plan.location.url,
@@ -268,7 +280,7 @@ def match(run: RunContext, ingested: Ingested, matching: Matching) -> None:
             visit=visit,
             patch=patch,
             reference=matching.reference,
-            digest=matching.digest,
+            digest=unit_basis({}, upstream=_upstream(ingested, matching, visit, patch)),
             method=matching.method,
             matched=matching.has_offset(visit, patch),
         )
@@ -281,10 +293,14 @@ def coadd(run: RunContext, ingested: Ingested, matching: Matching) -> None:
     """Stack the matched warps of every patch, and the unmatched ones for comparison."""
     config, patches = run.plan.config, run.plan.spec.geometry.patches
     for name in ("matched", "unmatched") if config.coadd.unmatched else ("matched",):
-        group = run.store.group(f"coadd/{config.run}_{name}")
-        for plane in COADD_PLANES:
-            if plane not in group:
-                create_patch_array(group, plane, COADD_PLANES[plane], run.plan.spec)
+        run.create_group(
+            f"coadd/{config.run}_{name}",
+            lambda group: [
+                create_patch_array(group, plane, kind, run.plan.spec)
+                for plane, kind in COADD_PLANES.items()
+            ],
+        )
+    settings = settings_of(config, "coadd")
     tasks = [
         CoaddTask(
             url=run.plan.location.url,
@@ -295,13 +311,21 @@ def coadd(run: RunContext, ingested: Ingested, matching: Matching) -> None:
             dropped=matching.dropped.get(patch, ()),
             bad_bits=bits_of(config.coadd.mask),
             unmatched=config.coadd.unmatched,
-            digest=stage_digest(matching.digest, config.coadd, matching.dropped.get(patch, ())),
+            digest=unit_basis(
+                settings,
+                upstream=[
+                    ingested.digests_of(patch),
+                    matching.digest,
+                    matching.reference,
+                    matching.dropped.get(patch, ()),
+                ],
+            ),
             method=matching.method,
         )
         for patch in range(patches.n_patches)
         if ingested.visits_of(patch)
     ]
-    run.run_units("coadd", coadd_patch, tasks)
+    run.run_units("coadd", coadd_patch, tasks, settings)
 
 
 def _weights(ingested: Ingested, patch: int) -> tuple[tuple[str, float], ...]:
@@ -312,12 +336,21 @@ def _weights(ingested: Ingested, patch: int) -> tuple[tuple[str, float], ...]:
     return tuple((v, 1.0 / s) for v, s in variances.items() if np.isfinite(s) and s > 0)
 
 
-def solution_digest(ingested: Ingested, solution: Solution) -> str:
-    """Return the digest of all pixels and offsets that matched warps and coadds are made of."""
+def solution_digest(solution: Solution) -> str:
+    """Return the digest of all offsets that matched warps and coadds are made of."""
     content = hashlib.blake2b(digest_size=8)
     for visit, offset in solution.offsets.items():
         content.update(str(visit).encode())
         content.update(np.ascontiguousarray(offset.nodes).tobytes())
         content.update(np.ascontiguousarray(offset.variance).tobytes())
-    digests = {unit: receipt.digest for unit, receipt in ingested.receipts.items()}
-    return stage_digest(digests, str(solution.reference), content.hexdigest())
+    return stage_digest(content.hexdigest(), str(solution.reference))
+
+
+def _upstream(ingested: Ingested, matching: Matching, visit: str, patch: int) -> list[object]:
+    """Return what a matched warp is made of."""
+    return [
+        ingested.receipts[f"{visit}/{patch}"].content,
+        matching.digest,
+        matching.reference,
+        matching.has_offset(visit, patch),
+    ]

@@ -18,6 +18,7 @@ from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.pipeline.results import Method, PatchOffset, load_summary, offset_on
 from bgmatch_dask.store import Location, TractSpec, TractStore, open_store
+from bgmatch_dask.store.commit import is_committed
 from bgmatch_dask.store.layout import PLANES
 
 __all__ = ("MatchedWarps", "open_tract")
@@ -128,7 +129,7 @@ def open_tract(url: str, run: str = "main") -> xr.Dataset:
     """
     store = TractStore(Location.of(url))
     spec = store.spec
-    finished = store.location.exists(f"runs/{run}/summary.json")
+    finished = is_committed(store.location, run)
     variables = _direct(store)
     if finished:
         warps = MatchedWarps.of(store.location, run)

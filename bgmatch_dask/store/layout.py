@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,27 +14,25 @@ from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import PatchGrid, SuperpixelGrid, TractGeometry
 from bgmatch_dask.maskplanes import MASK_PLANES
 from bgmatch_dask.store.location import Location
+from bgmatch_dask.store.traffic import note_write
 
 __all__ = (
     "PLANES",
     "SCHEMA",
     "TractSpec",
     "chunk_length",
+    "create_group",
     "create_patch_array",
     "create_plane_array",
     "create_superpixel_array",
     "create_tract",
     "read_spec",
+    "restore_tract",
+    "spec_to_json",
 )
 
 SCHEMA = 1
 """Version of the layout; readers refuse others."""
-
-_MAKING = "bgmatch_making"
-"""Attribute of a root group whose arrays are not all made yet."""
-
-_PROBE = "making.json"
-"""Object that tries whether the place takes writes."""
 
 PLANES: Mapping[str, tuple[str, float | int]] = {
     "image": ("float32", np.nan),
@@ -84,10 +82,25 @@ class TractSpec:
             ) from None
 
 
-def create_tract(location: Location, spec: TractSpec) -> None:
+def create_tract(location: Location, spec: TractSpec, *, rebin: bool = False) -> TractSpec:
     """Make the groups and arrays of a store; nothing is written to the arrays.
 
-    A store whose making was interrupted is made anew.
+    A store whose making was interrupted is made anew. One that holds the same tract is kept;
+    visits that it does not know yet join the end of its visit axis, so that no visit moves.
+
+    Parameters
+    ----------
+    location
+        Place of the store.
+    spec
+        What is to be stored.
+    rebin
+        Let the store change to another superpixel size; all sums have to be measured again.
+
+    Returns
+    -------
+    TractSpec
+        What the store holds now.
 
     Raises
     ------
@@ -95,32 +108,82 @@ def create_tract(location: Location, spec: TractSpec) -> None:
         ``store-exists`` when another tract, or another layout, is already there.
     """
     if location.exists("zarr.json"):
-        root = location.open_group()
-        if _MAKING not in root.attrs:
-            _check_same(location, spec)
-            return
-    else:
-        # Refused rights and missing buckets come out of this write with their own codes.
-        location.write_json(_PROBE, {"schema": SCHEMA})
-        location.delete(_PROBE)
-        root = zarr.create_group(location.zarr_store(), attributes={_MAKING: SCHEMA})
-    group = root.create_group(spec.kind, overwrite=True)
-    for name in PLANES:
-        create_plane_array(group, name, spec)
-    sums = root.create_group("superpixels", overwrite=True).create_group(spec.kind)
-    _create_unit_sums(sums, spec)
-    # The attributes come last, in one step: a root group that has them is a complete layout.
-    root.attrs.put(_spec_to_attrs(spec))
+        spec = _joined(location, spec, rebin=rebin)
+    _put(location, _tract_objects(spec))
+    return spec
 
 
-def _check_same(location: Location, spec: TractSpec) -> None:
-    if read_spec(location) != spec:
+def restore_tract(location: Location, spec: Mapping[str, Any]) -> TractSpec:
+    """Write the groups and arrays of a store again, from what `spec_to_json` gave for it."""
+    found = _spec_from_attrs(spec)
+    _put(location, _tract_objects(found))
+    return found
+
+
+def create_group(location: Location, path: str, fill: Callable[[zarr.Group], object]) -> None:
+    """Make a group of products and its arrays; what is already in the arrays stays.
+
+    Parameters
+    ----------
+    location
+        Place of the store.
+    path
+        Path of the group, at least one level below the root.
+    fill
+        Makes the arrays in the group it is given.
+    """
+    objects = _objects(lambda root: fill(root.create_group(path)))
+    del objects["zarr.json"]
+    _put(location, objects)
+
+
+def _tract_objects(spec: TractSpec) -> dict[str, bytes]:
+    def fill(root: zarr.Group) -> None:
+        group = root.create_group(spec.kind)
+        for name in PLANES:
+            create_plane_array(group, name, spec)
+        sums = root.create_group("superpixels").create_group(spec.kind)
+        _create_unit_sums(sums, spec)
+        root.attrs.put(spec_to_json(spec))
+
+    return _objects(fill)
+
+
+def _objects(fill: Callable[[zarr.Group], object]) -> dict[str, bytes]:
+    """Return the metadata objects of a group hierarchy, made in memory; the root comes last."""
+    made: dict[str, Any] = {}
+    fill(zarr.create_group(zarr.storage.MemoryStore(made)))
+    names = sorted(made, key=lambda name: (name == "zarr.json", name))
+    return {name: made[name].to_bytes() for name in names}
+
+
+def _put(location: Location, objects: Mapping[str, bytes]) -> None:
+    """Write objects in order, those that are there already excepted.
+
+    No metadata is ever deleted on the way, and the root comes last: a root group with attributes
+    is a complete layout, at every moment.
+    """
+    for name, data in objects.items():
+        if location.exists(name) and location.read_bytes(name) == data:
+            note_write(name, data)
+        else:
+            location.write_bytes(name, data)
+
+
+def _joined(location: Location, spec: TractSpec, *, rebin: bool) -> TractSpec:
+    """Return the layout of a store after new visits joined it."""
+    have = read_spec(location)
+    new = tuple(visit for visit in spec.visits if visit not in set(have.visits))
+    wanted = replace(spec, visits=(*have.visits, *new))
+    same = replace(have, visits=wanted.visits, bin_size=wanted.bin_size) == wanted
+    if not same or (have.bin_size != wanted.bin_size and not rebin):
         raise StoreError(
             "store-exists",
-            "The store holds another set of visits, geometry or bin size",
+            "The store holds another tract, geometry or bin size",
             where=location.url,
             fix="Give another --store, or delete this one.",
         )
+    return wanted
 
 
 def read_spec(location: Location) -> TractSpec:
@@ -239,7 +302,8 @@ SUM_QUANTITIES = 8
 """Number of additive sums that are kept per superpixel."""
 
 
-def _spec_to_attrs(spec: TractSpec) -> dict[str, Any]:
+def spec_to_json(spec: TractSpec) -> dict[str, Any]:
+    """Return what is fixed for a store as JSON types: the attributes of its root group."""
     geometry = spec.geometry
     return {
         "bgmatch_schema": SCHEMA,

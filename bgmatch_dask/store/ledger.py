@@ -1,55 +1,30 @@
-"""Receipts: what each unit of work did. They, not the arrays, say what is done.
+"""The ledger: receipts of all units. They, not the arrays, say what is done.
 
-Receipts of one stage lie in JSON-lines segments, each written in one step by the driver after the
-units' data are in place: ``runs/<run>/receipts/<stage>/<n>.jsonl``, and for ingest, whose pixels
-all runs share, ``receipts/ingest/<n>.jsonl``.
+Receipts of one stage lie in segments, each written in one step by the driver after the units'
+data are in place: ``runs/<run>/receipts/<stage>/<n>.jsonl``, and for ingest, whose pixels all
+runs share, ``receipts/ingest/<n>.jsonl``. The first line of a segment holds the checksum of the
+others, so that a flipped bit cannot pass for a number. When a stage has many segments they are
+merged into one, so that the number of objects does not grow with the number of units.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from bgmatch_dask.errors import Rejected, StoreError
+from bgmatch_dask.errors import StoreError
 from bgmatch_dask.store.location import Location
+from bgmatch_dask.store.receipt import Receipt, digest_of
+from bgmatch_dask.store.traffic import checksum
 
-__all__ = ("Ledger", "Receipt")
+__all__ = ("SHARED_STAGES", "Ledger", "ledgers", "run_names")
 
+SHARED_STAGES = ("layout", "ingest")
+"""Stages whose objects belong to all runs of a store."""
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What one unit of work did, small enough to travel through the scheduler."""
-
-    stage: str
-    """Name of the stage."""
-    unit: str
-    """Key of the unit inside the stage."""
-    digest: str
-    """Digest of everything that the result depends on: inputs, configuration, code."""
-    seconds: float = 0.0
-    """Wall time of the unit."""
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers for the report and for later stages (JSON types only)."""
-    rejected: tuple[Rejected, ...] = ()
-    """Inputs that were left out."""
-    worker: str = ""
-    """Name of the worker; empty where the unit ran in the driver's process."""
-    n_bytes: int = 0
-    """Bytes of input files read, and of arrays read from and written to the store."""
-    peak_bytes: int = 0
-    """Largest resident memory of the process so far [bytes]."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Receipt:
-        """Return the receipt that `to_json` wrote."""
-        rejected = tuple(Rejected(**item) for item in data["rejected"])
-        return cls(**{**data, "rejected": rejected})
+_MERGE_ABOVE = 32
+"""Segments of one stage that are let be."""
 
 
 class Ledger:
@@ -61,17 +36,30 @@ class Ledger:
         Place of the store.
     run
         Name of the run.
+    guard
+        Called before anything is written; raises when this process may not write any more.
     """
 
-    def __init__(self, location: Location, run: str) -> None:
+    def __init__(
+        self, location: Location, run: str, guard: Callable[[], None] = lambda: None
+    ) -> None:
         self.location = location
         self.run = run
+        self.guard = guard
+        self._receipts: dict[str, dict[str, Receipt]] = {}
 
     def prefix(self, stage: str) -> str:
         """Return where the segments of a stage lie."""
-        if stage == "ingest":
-            return "receipts/ingest"
+        if stage in SHARED_STAGES:
+            return f"receipts/{stage}"
         return f"runs/{self.run}/receipts/{stage}"
+
+    def stages(self) -> tuple[str, ...]:
+        """Return the stages that have receipts, those of all runs first."""
+        own = f"runs/{self.run}/receipts/"
+        names = {name.removeprefix(own).split("/")[0] for name in self.location.list(own[:-1])}
+        shared = [s for s in SHARED_STAGES if any(True for _ in self._segments(s))]
+        return (*shared, *sorted(names))
 
     def read(self, stage: str) -> dict[str, Receipt]:
         """Return the newest receipt of every unit of a stage.
@@ -81,32 +69,134 @@ class Ledger:
         StoreError
             ``receipts-corrupt`` when a segment is not what was written.
         """
-        receipts: dict[str, Receipt] = {}
-        for name in self.location.list(self.prefix(stage)):
+        if stage not in self._receipts:
+            receipts: dict[str, Receipt] = {}
+            for name in self._segments(stage):
+                receipts |= {r.unit: r for r in self.read_segment(name)}
+            self._receipts[stage] = receipts
+        return dict(self._receipts[stage])
+
+    def read_segment(self, name: str) -> tuple[Receipt, ...]:
+        """Return the receipts of one segment.
+
+        Raises
+        ------
+        StoreError
+            ``receipts-corrupt`` when it is not what was written.
+        """
+        try:
+            head, _, body = self.location.read_bytes(name).partition(b"\n")
+            if head == _head(body):
+                return tuple(Receipt.from_json(json.loads(line)) for line in body.splitlines())
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._corrupt(name, str(error)) from error
+        raise self._corrupt(name, "its checksum fails")
+
+    def _corrupt(self, name: str, why: str) -> StoreError:
+        return StoreError(
+            "receipts-corrupt",
+            f"{name} cannot be read: {why}",
+            where=self.location.url,
+            fix="`bgmatch verify --repair STORE` does what it spoke of once more.",
+        )
+
+    def damaged(self, stage: str) -> tuple[StoreError, ...]:
+        """Return the errors of the segments of a stage that are not what was written."""
+        return tuple(error for _, error in self._damaged(stage))
+
+    def _damaged(self, stage: str) -> Iterator[tuple[str, StoreError]]:
+        for name in self._segments(stage):
             try:
-                lines = [json.loads(line) for line in self.location.read_bytes(name).splitlines()]
-                receipts |= {line["unit"]: Receipt.from_json(line) for line in lines}
-            except (ValueError, TypeError, KeyError) as error:
-                raise StoreError(
-                    "receipts-corrupt",
-                    f"{name} cannot be read: {error}",
-                    where=self.location.url,
-                    fix="Delete this file and run again; what it spoke of is done once more.",
-                ) from error
-        return receipts
+                self.read_segment(name)
+            except StoreError as error:
+                yield name, error
+
+    def discard_damaged(self, stage: str) -> int:
+        """Delete the segments of a stage that cannot be read; return how many there were."""
+        names = [name for name, _ in self._damaged(stage)]
+        for name in names:
+            self.location.delete(name)
+        self._receipts.pop(stage, None)
+        return len(names)
 
     def append(self, stage: str, receipts: Iterable[Receipt]) -> None:
         """Add one segment with these receipts; the data they speak of must be written."""
-        lines = [json.dumps(r.to_json(), sort_keys=True) for r in receipts]
-        if not lines:
+        new = list(receipts)
+        if not new:
             return
-        names = list(self.location.list(self.prefix(stage)))
-        number = 1 + max((int(n.rsplit("/", 1)[1].split(".")[0]) for n in names), default=0)
-        self.location.write_bytes(
-            f"{self.prefix(stage)}/{number:08d}.jsonl", ("\n".join(lines) + "\n").encode()
+        self.guard()
+        known = self.read(stage)
+        names = list(self._segments(stage))
+        merged = len(names) >= _MERGE_ABOVE
+        known |= {receipt.unit: receipt for receipt in new}
+        self._write(
+            stage, 1 + max(map(_number, names), default=0), known.values() if merged else new
         )
+        self._receipts[stage] = known
+        # The merged segment is the newest, so that those before it add nothing, should this end.
+        for name in names if merged else ():
+            self.location.delete(name)
+
+    def drop(self, stage: str, units: Collection[str]) -> None:
+        """Forget the receipts of some units, so that the next run does these again."""
+        kept = {unit: r for unit, r in self.read(stage).items() if unit not in units}
+        names = list(self._segments(stage))
+        self.guard()
+        if kept:
+            self._write(stage, 1 + max(map(_number, names), default=0), kept.values())
+        # Until the last old segment is gone, a crash can bring a dropped receipt back: its
+        # objects are then found missing by the next `verify`.
+        for name in names:
+            self.location.delete(name)
+        self._receipts[stage] = kept
 
     def clear(self, stage: str) -> None:
         """Forget the receipts of a stage."""
-        for name in list(self.location.list(self.prefix(stage))):
+        for name in list(self._segments(stage)):
             self.location.delete(name)
+        self._receipts.pop(stage, None)
+
+    def keep_settings(self, settings: Mapping[str, Any]) -> str:
+        """Store what a stage depends on, by its digest, to explain later why units are redone."""
+        digest = digest_of(settings)
+        name = f"receipts/settings/{digest}.json"
+        if not self.location.exists(name):
+            self.location.write_json(name, {key: settings[key] for key in sorted(settings)})
+        return digest
+
+    def settings(self, digest: str) -> dict[str, Any]:
+        """Return what `keep_settings` stored; empty when it is lost."""
+        try:
+            found = self.location.read_json(f"receipts/settings/{digest}.json")
+        except (StoreError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _segments(self, stage: str) -> Iterator[str]:
+        return self.location.list(self.prefix(stage))
+
+    def _write(self, stage: str, number: int, receipts: Iterable[Receipt]) -> None:
+        lines = [json.dumps(r.to_json(), sort_keys=True) for r in receipts]
+        body = ("\n".join(lines) + "\n").encode()
+        name = f"{self.prefix(stage)}/{number:08d}.jsonl"
+        self.location.write_bytes(name, _head(body) + b"\n" + body)
+
+
+def run_names(location: Location) -> tuple[str, ...]:
+    """Return the names of the runs of a store."""
+    return tuple(sorted({name.split("/")[1] for name in location.list("runs")}))
+
+
+def ledgers(location: Location) -> tuple[Ledger, ...]:
+    """Return the ledgers of all runs of a store; of one without a run, that of ``main``."""
+    return tuple(Ledger(location, name) for name in run_names(location) or ("main",))
+
+
+def _head(body: bytes) -> bytes:
+    """Return the first line of a segment: what the others add up to."""
+    return json.dumps({"checksum": checksum(body), "receipts": body.count(b"\n")}).encode()
+
+
+def _number(name: str) -> int:
+    stem = name.rsplit("/", 1)[1].split(".", maxsplit=1)[0]
+    return int(stem) if stem.isdecimal() else 0

@@ -20,10 +20,10 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 from obstore.store import LocalStore
-from zarr.storage import ObjectStore
 
 from bgmatch_dask.errors import ConfigError, StoreError
 from bgmatch_dask.store.remote import REMOTE_SCHEMES, connect_remote, split_options, with_options
+from bgmatch_dask.store.traffic import RecordedStore, note_read, note_write
 
 __all__ = ("Location", "bucket_missing", "faults", "normalise_url")
 
@@ -89,9 +89,9 @@ class Location:
         path = self.local_path
         return str(path / name) if path is not None else f"{split_options(self.url)[0]}/{name}"
 
-    def zarr_store(self) -> ObjectStore[Any]:
+    def zarr_store(self) -> RecordedStore:
         """Return the Zarr view of this place."""
-        return ObjectStore(_connect(self.url))
+        return RecordedStore(_connect(self.url))
 
     def open_group(self) -> zarr.Group:
         """Open the root group for reading and region writing.
@@ -102,7 +102,7 @@ class Location:
             ``store-missing`` when there is no tract store here.
         """
         try:
-            store = ObjectStore(_existing(self.url))
+            store = RecordedStore(_existing(self.url))
             return zarr.open_group(store, mode="r+", use_consolidated=False)
         except BaseError as error:
             raise _refused(self.url, "zarr.json", "store-read", error) from error
@@ -112,6 +112,13 @@ class Location:
                 "There is no tract store",
                 where=self.url,
                 fix="Check the path, or make the store with `bgmatch run`.",
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                "store-corrupt",
+                f"The metadata of the store cannot be read: {error}",
+                where=self.child("zarr.json"),
+                fix="`bgmatch verify --repair STORE` writes it again.",
             ) from error
 
     def exists(self, name: str) -> bool:
@@ -145,9 +152,11 @@ class Location:
         """
         try:
             with faults(self.url, name, "store-read"):
-                return bytes(obstore.get(_existing(self.url), name).bytes())
+                data = bytes(obstore.get(_existing(self.url), name).bytes())
         except FileNotFoundError as error:
             raise StoreError("object-missing", f"There is no {name!r}", where=self.url) from error
+        note_read(name, len(data))
+        return data
 
     def read_json(self, name: str) -> Any:  # noqa: ANN401
         """Return the parsed JSON of an object."""
@@ -178,6 +187,7 @@ class Location:
             raise StoreError("object-exists", f"{name!r} exists", where=self.url) from error
         except FileNotFoundError as error:
             raise bucket_missing(self.url) from error
+        note_write(name, data)
 
     def write_json(self, name: str, value: Any, *, create: bool = False) -> None:  # noqa: ANN401
         """Write an object as JSON with sorted keys."""

@@ -173,7 +173,7 @@ class TractStore:
             "store-corrupt",
             f"{path}{list(region[:2])} cannot be read back: {why}",
             where=self.location.url,
-            fix="Delete the receipts of this unit's stage, or the store, and run again.",
+            fix="`bgmatch verify --repair STORE` makes what is damaged once more.",
         )
 
 
@@ -206,7 +206,13 @@ def assert_aligned(array: zarr.Array[Any], region: tuple[int | slice, ...]) -> N
             )
 
 
-@lru_cache(maxsize=8)
 def open_store(url: str) -> TractStore:
-    """Return the store at an absolute URL; opened once per process."""
+    """Return the store at an absolute URL; opened once per process and layout."""
+    # A worker outlives a change of the layout, such as visits that join.
+    return _open_store(url, Location(url).tag("zarr.json"))
+
+
+@lru_cache(maxsize=8)
+def _open_store(url: str, tag: str | None) -> TractStore:
+    del tag
     return TractStore(Location(url))

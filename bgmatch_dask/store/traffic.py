@@ -1,10 +1,37 @@
-"""How many bytes this thread has moved: input files, and arrays from and to the store."""
+"""What goes in and out of a store: objects written, with their checksums, and bytes read.
+
+A recording belongs to the code that runs inside it, in whatever thread Zarr does the work: the
+context of a call travels with it into the event loop of Zarr.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-__all__ = ("add_traffic", "take_traffic")
+from blake3 import blake3
+from zarr.storage import ObjectStore
+
+if TYPE_CHECKING:
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+__all__ = (
+    "RecordedStore",
+    "Traffic",
+    "Written",
+    "add_traffic",
+    "checksum",
+    "note_delete",
+    "note_read",
+    "note_write",
+    "recorded",
+    "take_traffic",
+)
 
 
 class _Counter(threading.local):
@@ -15,7 +42,7 @@ _MOVED = _Counter()
 
 
 def add_traffic(n_bytes: int) -> None:
-    """Count bytes that were read or written (of arrays: before compression)."""
+    """Count bytes that this thread read or wrote: input files, and arrays before compression."""
     _MOVED.n_bytes += n_bytes
 
 
@@ -23,3 +50,132 @@ def take_traffic() -> int:
     """Return the bytes that this thread has moved since it was last asked."""
     moved, _MOVED.n_bytes = _MOVED.n_bytes, 0
     return moved
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One object as it was written."""
+
+    name: str
+    """Path below the store."""
+    size: int
+    """Bytes."""
+    checksum: str
+    """Checksum of the bytes, see `checksum`."""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Objects written and bytes read while a recording lasted."""
+
+    objects: dict[str, Written] = field(default_factory=dict)
+    """The last state of every object that was written."""
+    read: dict[str, int] = field(default_factory=dict)
+    """Bytes read of every object."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def written(self) -> tuple[Written, ...]:
+        """The objects that were written, by name."""
+        return tuple(self.objects[name] for name in sorted(self.objects))
+
+    @property
+    def read_bytes(self) -> int:
+        """All bytes read."""
+        return sum(self.read.values())
+
+    def add_read(self, name: str, size: int) -> None:
+        """Count bytes read of an object."""
+        with self._lock:
+            self.read[name] = self.read.get(name, 0) + size
+
+    def add_written(self, item: Written) -> None:
+        """Keep the newest state of an object."""
+        with self._lock:
+            self.objects[item.name] = item
+
+    def add_deleted(self, name: str) -> None:
+        """Forget an object that was deleted again."""
+        with self._lock:
+            self.objects.pop(name, None)
+
+
+_RECORDINGS: ContextVar[tuple[Traffic, ...]] = ContextVar("bgmatch_recordings", default=())
+
+
+@contextmanager
+def recorded() -> Iterator[Traffic]:
+    """Record the traffic of all stores that the code inside touches; recordings may nest."""
+    traffic = Traffic()
+    token = _RECORDINGS.set((*_RECORDINGS.get(), traffic))
+    try:
+        yield traffic
+    finally:
+        _RECORDINGS.reset(token)
+
+
+def checksum(data: Any) -> str:  # noqa: ANN401
+    """Return the first 128 bits of the BLAKE3 digest of some bytes, in hex."""
+    return blake3(data).hexdigest(16)
+
+
+def note_read(name: str, size: int) -> None:
+    """Tell the recordings around this call that bytes of an object were read."""
+    for traffic in _RECORDINGS.get():
+        traffic.add_read(name, size)
+
+
+def note_write(name: str, data: Any) -> None:  # noqa: ANN401
+    """Tell the recordings around this call that an object was written."""
+    recordings = _RECORDINGS.get()
+    if recordings:
+        item = Written(name, memoryview(data).nbytes, checksum(data))
+        for traffic in recordings:
+            traffic.add_written(item)
+
+
+def note_delete(name: str) -> None:
+    """Tell the recordings around this call that an object was deleted."""
+    for traffic in _RECORDINGS.get():
+        traffic.add_deleted(name)
+
+
+class RecordedStore(ObjectStore[Any]):
+    """The Zarr store of obstore, whose traffic can be recorded."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Return an object or a part of it, None when it is missing."""
+        found = await super().get(key, prototype, byte_range)
+        if found is not None:
+            note_read(key, len(found))
+        return found
+
+    async def get_partial_values(
+        self,
+        prototype: BufferPrototype,
+        key_ranges: Iterable[tuple[str, ByteRequest | None]],
+    ) -> list[Buffer | None]:
+        """Return parts of objects."""
+        ranges = list(key_ranges)
+        found = await super().get_partial_values(prototype, ranges)
+        for (key, _), part in zip(ranges, found, strict=True):
+            if part is not None:
+                note_read(key, len(part))
+        return found
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write an object in one step."""
+        await super().set(key, value)
+        note_write(key, value.as_buffer_like())
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write an object unless it is there."""
+        await super().set_if_not_exists(key, value)
+        note_write(key, value.as_buffer_like())
+
+    async def delete(self, key: str) -> None:
+        """Delete an object; one that is not there is as good as deleted."""
+        await super().delete(key)
+        note_delete(key)

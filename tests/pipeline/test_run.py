@@ -217,9 +217,7 @@ def test_detections_are_left_out_of_choice_and_differences_independently(job):
 
 def test_another_tract_does_not_go_into_the_store(job, simulated):
     run_tract(make_plan(job))
-    other = load_config(
-        values=job.model_dump() | {"background": {"bin_size": 32}},
-    )
+    other = load_config(values=job.model_dump() | {"tract": {"label": "other"}})
     with pytest.raises(StoreError) as caught:
         run_tract(make_plan(other))
     assert caught.value.code == "store-exists"

@@ -10,13 +10,14 @@ from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import PatchGrid, TractGeometry
 from bgmatch_dask.maskplanes import MASK_PLANES, NO_DATA
 from bgmatch_dask.store import Location, TractSpec, create_tract, open_store, read_spec
-from bgmatch_dask.store import layout as layout_module
 from bgmatch_dask.store.layout import (
     SCHEMA,
     SUM_QUANTITIES,
     chunk_length,
     create_patch_array,
     create_superpixel_array,
+    restore_tract,
+    spec_to_json,
 )
 
 CARDS = (("CTYPE1", "RA---TAN"), ("CRVAL1", 150.1), ("CDELT1", -5.555555555555556e-05), ("N", 2))
@@ -94,33 +95,62 @@ def test_making_the_same_store_again_keeps_its_pixels(place):
     assert (place.open_group()["direct/image"][0, 0] == 1).all()
 
 
-@pytest.mark.parametrize("change", [{"visits": ("1214",)}, {"bin_size": 8}, {"unit": "adu"}])
+@pytest.mark.parametrize("change", [{"chunk": 24}, {"bin_size": 8}, {"unit": "adu"}])
 def test_another_tract_is_not_overwritten(place, change):
     create_tract(place, _spec())
     assert _code(create_tract, place, _spec(**change)) == "store-exists"
     assert read_spec(place) == _spec()
 
 
-@pytest.mark.parametrize("steps", range(4))
+@pytest.mark.parametrize("steps", range(8))
 def test_a_store_whose_making_was_interrupted_is_made_anew(place, monkeypatch, steps):
     made = []
-    whole = layout_module.create_plane_array
+    whole = Location.write_bytes
 
-    def killed(group, name, spec):
+    def killed(self, name, data, **options):
         if len(made) == steps:
             raise KeyboardInterrupt
         made.append(name)
-        return whole(group, name, spec)
+        whole(self, name, data, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(layout_module, "create_plane_array", killed)
-        patch.setattr(layout_module, "_create_unit_sums", lambda *_: (_ for _ in ()).throw(OSError))
-        with pytest.raises((KeyboardInterrupt, OSError)):
+        patch.setattr(Location, "write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
             create_tract(place, _spec())
-    assert _code(read_spec, place) == "store-incomplete"
+    assert _code(read_spec, place) == "store-missing"
     create_tract(place, _spec(bin_size=8))
     assert read_spec(place).bin_size == 8
-    assert "bgmatch_making" not in place.open_group().attrs
+    assert place.open_group()["superpixels/direct/units"].shape[-2:] == (3, 5)
+
+
+def test_new_visits_join_the_end_of_the_axis(place):
+    create_tract(place, _spec())
+    open_store(place.url).write_plane("image", 2, 5, np.full((32, 48), 7, np.float32))
+    spec = create_tract(place, _spec(visits=("1214", "0100")))
+    assert spec.visits == ("903334", "1214", "a/../b", "0100")
+    assert read_spec(place) == spec
+    image = open_store(place.url).array("direct/image")
+    assert image.shape == (4, 6, 32, 48)
+    assert (image[2, 5] == 7).all()
+    assert create_tract(place, _spec(visits=())) == spec
+
+
+def test_another_superpixel_size_needs_to_be_asked_for(place):
+    create_tract(place, _spec())
+    create_tract(place, _spec(bin_size=8), rebin=True)
+    assert open_store(place.url).spec.bin_size == 8
+    assert open_store(place.url).array("superpixels/direct/units").shape[-2:] == (3, 5)
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "direct/image/zarr.json", "superpixels/zarr.json"])
+def test_damaged_metadata_are_restored_to_the_byte(place, name):
+    spec = create_tract(place, _spec())
+    before = {n: place.read_bytes(n) for n in place.list("")}
+    place.write_bytes(name, before[name][:-9])
+    if name == "zarr.json":
+        assert _code(read_spec, place) == "store-corrupt"
+    restore_tract(place, spec_to_json(spec))
+    assert {n: place.read_bytes(n) for n in place.list("")} == before
 
 
 def test_a_foreign_zarr_group_is_left_alone(place):

@@ -4,6 +4,8 @@ import pytest
 
 from bgmatch_dask.errors import Rejected, StoreError
 from bgmatch_dask.store import Ledger, Location, Receipt
+from bgmatch_dask.store.receipt import Basis
+from bgmatch_dask.store.traffic import Written
 
 
 @pytest.fixture
@@ -72,5 +74,84 @@ def test_a_spoilt_segment_is_named(place):
     (name,) = place.list("runs")
     place.write_bytes(name, b'{"stage": "coadd"')
     with pytest.raises(StoreError, match=name) as caught:
-        ledger.read("coadd")
+        Ledger(place, "main").read("coadd")
     assert caught.value.code == "receipts-corrupt"
+
+
+def _segments(place):
+    return list(place.list("runs/main/receipts/coadd"))
+
+
+def test_any_flipped_bit_of_a_segment_is_found(place):
+    Ledger(place, "main").append("coadd", [_receipt(f"{i}", n=1.5 * i) for i in range(3)])
+    (name,) = _segments(place)
+    data = place.read_bytes(name)
+    for position in range(0, len(data), 7):
+        spoilt = bytearray(data)
+        spoilt[position] ^= 1 << position % 8
+        place.write_bytes(name, bytes(spoilt))
+        with pytest.raises(StoreError):
+            Ledger(place, "main").read("coadd")
+    ledger = Ledger(place, "main")
+    assert [error.code for error in ledger.damaged("coadd")] == ["receipts-corrupt"]
+    assert ledger.discard_damaged("coadd") == 1
+    assert ledger.read("coadd") == {}
+
+
+def test_many_segments_become_one(place):
+    ledger = Ledger(place, "main")
+    counts = []
+    for number in range(200):
+        ledger.append("coadd", [_receipt(f"u{number}", n=number)])
+        counts.append(len(_segments(place)))
+    assert max(counts) <= 33
+    found = Ledger(place, "main").read("coadd")
+    assert {r.figures["n"] for r in found.values()} == set(range(200))
+
+
+def test_a_crash_while_merging_loses_nothing(place, monkeypatch):
+    ledger = Ledger(place, "main")
+    for number in range(32):
+        ledger.append("coadd", [_receipt("u", n=number), _receipt(f"u{number}")])
+
+    def killed(self, name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Location, "delete", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.append("coadd", [_receipt("u", n=32)])
+    found = Ledger(place, "main").read("coadd")
+    assert len(found) == 33
+    assert found["u"].figures["n"] == 32
+
+
+def test_dropped_receipts_are_gone_and_the_others_stay(place):
+    ledger = Ledger(place, "main")
+    for unit in "abc":
+        ledger.append("coadd", [_receipt(unit)])
+    ledger.drop("coadd", {"b"})
+    assert list(Ledger(place, "main").read("coadd")) == ["a", "c"]
+    ledger.drop("coadd", {"a", "c"})
+    assert Ledger(place, "main").read("coadd") == {}
+
+
+def test_nothing_is_written_by_one_who_lost_the_lock(place):
+    def lost():
+        raise StoreError("lock-lost", "gone")
+
+    with pytest.raises(StoreError):
+        Ledger(place, "main", lost).append("coadd", [_receipt("a")])
+    assert _segments(place) == []
+
+
+def test_a_basis_names_the_parts_that_changed():
+    before = Basis("i", "s", "0.1.0+ab", "u")
+    assert Basis.parse(str(before)) == before
+    assert before.changed(Basis("i", "t", "0.1.0+ab", "w")) == ("settings", "upstream")
+    assert Basis.parse("d") == Basis()
+
+
+def test_contents_are_told_by_what_was_written():
+    one, two = (Receipt("coadd", "0", "d", written=(Written("x", 1, c),)) for c in "ab")
+    assert one.content != two.content
+    assert Receipt("coadd", "0", "d").content == ""
