@@ -1,31 +1,23 @@
-"""Throughput of the compiled kernels, against sep where it does the same work.
-
-Run ``python benchmarks/kernels.py [--json FILE]``. Every figure of a table comes from one
-process: medians of repeats that take turns, first on one thread, then on two.
-"""
+"""Part `kernels`: throughput of the compiled kernels, beside sep where it does the same work."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import statistics
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-
-# Read when numpy is imported: a second BLAS thread would spoil the one-thread figures.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.measure import seconds
+from benchmarks.results import Cell, Check, Figure, PartResult, Table
+from benchmarks.sizes import Size
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.numerics.gridded import background_from_values
 from bgmatch_dask.numerics.interpolation import InterpStyle
@@ -36,13 +28,15 @@ from bgmatch_dask.numerics.superpixels import (
     bin_statistics,
 )
 
+__all__ = ("run",)
+
 SIZE = 4100
 BIN = 128
 BAD = 1 << 5
 
 
 @dataclass(frozen=True)
-class Row:
+class _Row:
     """One kernel to time."""
 
     name: str
@@ -56,7 +50,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Result:
+class _Result:
     """Throughput of one row."""
 
     name: str
@@ -70,7 +64,7 @@ class Result:
 # ------------------------------------------------------------------ superpixel statistics
 
 
-def sky(seed: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+def _sky(seed: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Make a noisy sky with 2 % of bright pixels and 3 % masked."""
     rng = np.random.default_rng(seed)
     image = rng.normal(200.0, 20.0, (SIZE, SIZE)).astype(np.float32)
@@ -79,32 +73,34 @@ def sky(seed: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     return image, mask
 
 
-def statistics_rows() -> list[Row]:
-    (a, mask_a), (b, mask_b) = sky(1), sky(2)
+def _statistics_rows() -> list[_Row]:
+    """Return the kernels that measure superpixels."""
+    (a, mask_a), (b, mask_b) = _sky(1), _sky(2)
     edges = np.append(np.arange(0, SIZE, BIN), SIZE)
     bits = (BAD, edges, edges)
     mesh = "sep.Background mesh"
     rows = [
-        Row("superpixel statistics", lambda: bin_statistics(a, mask_a, *bits), mesh, 2.5),
-        Row(
+        _Row("superpixel statistics", lambda: bin_statistics(a, mask_a, *bits), mesh, 2.5),
+        _Row(
             "superpixel statistics of a difference",
             lambda: bin_difference_statistics(a, mask_a, b, mask_b, *bits),
             mesh,
             2.0,
         ),
-        Row("superpixel moments of positions", lambda: bin_moments((a,), (mask_a,), *bits)),
+        _Row("superpixel moments of positions", lambda: bin_moments((a,), (mask_a,), *bits)),
     ]
-    sep = optional_sep()
+    sep = _sep()
     if sep is not None:
         bad = mask_a != 0
-        rows.append(Row(mesh, lambda: sep.Background(a, mask=bad, bw=BIN, bh=BIN), threads=False))
+        rows.append(_Row(mesh, lambda: sep.Background(a, mask=bad, bw=BIN, bh=BIN), threads=False))
     return rows
 
 
 # ------------------------------------------------------------------ rendering
 
 
-def rendering_rows() -> list[Row]:
+def _rendering_rows() -> list[_Row]:
+    """Return the kernels that draw backgrounds."""
     rng = np.random.default_rng(3)
     box = Box(0, 0, SIZE, SIZE)
     n = -(-SIZE // BIN)
@@ -122,49 +118,67 @@ def rendering_rows() -> list[Row]:
 
     back = "sep.Background.back"
     rows = [
-        Row(f"AKIMA of {n} x {n} nodes", background.render, back, 1.0),
-        Row(
+        _Row(f"AKIMA of {n} x {n} nodes", background.render, back, 1.0),
+        _Row(
             f"natural spline of {n} x {n} nodes",
             lambda: background.render(style=InterpStyle.NATURAL_SPLINE),
             back,
         ),
-        Row(
+        _Row(
             "AKIMA, written into an array",
             into_own_array,
             back,
         ),
-        Row(
+        _Row(
             "AKIMA of a patch in 320 x 320 nodes",
             lambda: render_nodes(tract_nodes, tract_nodes, tract, patch),
             back,
         ),
     ]
-    sep = optional_sep()
+    sep = _sep()
     if sep is not None:
-        mesh = sep.Background(sky(1)[0], bw=BIN, bh=BIN)
-        rows.append(Row(back, mesh.back, threads=False))
+        mesh = sep.Background(_sky(1)[0], bw=BIN, bh=BIN)
+        rows.append(_Row(back, mesh.back, threads=False))
     return rows
 
 
 # ------------------------------------------------------------------ timing and tables
 
 
-def optional_sep():  # noqa: ANN201
+def run(size: Size, work: Path) -> PartResult:
+    """Time the kernels on one and on two threads."""
+    del work
+    repeats = 2 * size.repeats + 1
+    tables = {
+        "Superpixel statistics": _measure(_statistics_rows(), repeats),
+        "Drawing of backgrounds": _measure(_rendering_rows(), repeats),
+    }
+    results = [result for part in tables.values() for result in part]
+    skipped = {} if _sep() is not None else {"sep": "not installed; the extra `bench` has it"}
+    return PartResult(
+        "kernels",
+        "Compiled kernels",
+        f"Single kernels on {SIZE} × {SIZE} float32 pixels in one process, medians of {repeats} "
+        "repeats that take turns, on one thread and on two, beside sep (C) for the same work.",
+        tuple(_figure(result) for result in results),
+        tuple(_table(title, part) for title, part in tables.items()),
+        checks=tuple(
+            Check(f"{r.name} over {r.baseline}", r.ratio, r.target, at_most=False)
+            for r in results
+            if r.ratio is not None and r.target
+        ),
+        skipped=skipped,
+    )
+
+
+def _sep() -> Any:  # noqa: ANN401
     try:
-        import sep
-    except ImportError as error:
-        print(f"Rows of sep are skipped: {error}. Install the extra `bench` for them.")
+        return import_module("sep")
+    except ImportError:
         return None
-    return sep
 
 
-def timed(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def on_two_threads(pool: ThreadPoolExecutor, call: Callable[[], object]) -> float:
+def _on_two_threads(pool: ThreadPoolExecutor, call: Callable[[], object]) -> float:
     """Return the seconds per call when two threads make four calls."""
     start = time.perf_counter()
     for future in [pool.submit(call) for _ in range(4)]:
@@ -172,75 +186,57 @@ def on_two_threads(pool: ThreadPoolExecutor, call: Callable[[], object]) -> floa
     return (time.perf_counter() - start) / 4
 
 
-def measure(rows: list[Row], repeats: int) -> list[Result]:
+def _measure(rows: list[_Row], repeats: int) -> list[_Result]:
     """Time all rows in turns, so that whatever else the machine does hits them alike."""
     for row in rows:
         row.call()
-    one = {row.name: [] for row in rows}
-    two = {row.name: [] for row in rows if row.threads}
+    one: dict[str, list[float]] = {row.name: [] for row in rows}
+    two: dict[str, list[float]] = {row.name: [] for row in rows if row.threads}
     with ThreadPoolExecutor(2) as pool:
         for _ in range(repeats):
             for row in rows:
-                one[row.name].append(timed(row.call))
-        wall, cpu = time.perf_counter(), time.process_time()
+                one[row.name].append(seconds(row.call))
         for _ in range(repeats):
             for row in rows:
                 if row.threads:
-                    two[row.name].append(on_two_threads(pool, row.call))
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    if two and cpu < 1.8 * wall:
-        print(f"The machine is busy: two threads got {cpu / wall:.2f} processors, not 2.")
-    seconds = {name: statistics.median(times) for name, times in one.items()}
+                    two[row.name].append(_on_two_threads(pool, row.call))
+    taken = {name: statistics.median(times) for name, times in one.items()}
     return [
-        Result(
+        _Result(
             row.name,
-            throughput(seconds[row.name]),
-            throughput(statistics.median(two[row.name])) if row.threads else None,
+            _throughput(taken[row.name]),
+            _throughput(statistics.median(two[row.name])) if row.threads else None,
             row.baseline,
-            seconds[row.baseline] / seconds[row.name] if row.baseline in seconds else None,
+            taken[row.baseline] / taken[row.name] if row.baseline in taken else None,
             row.target,
         )
         for row in rows
     ]
 
 
-def throughput(seconds: float) -> float:
-    return SIZE * SIZE / seconds / 1e6
+def _throughput(taken: float) -> float:
+    return SIZE * SIZE / taken / 1e6
 
 
-def show(title: str, results: list[Result]) -> None:
-    table = Table("", "Mpix/s", "two threads", "gain", "ratio", "target", title=title)
-    for r in results:
-        two = r.mpix_per_s_two_threads
-        table.add_row(
+def _figure(result: _Result) -> Figure:
+    key = f"kernels.{result.name}"
+    if result.ratio is not None:
+        return Figure(key, result.ratio, "x", "higher", result.ratio, result.ratio, relative=True)
+    rate = result.mpix_per_s
+    return Figure(key, rate, "Mpix/s", "higher", rate, rate)
+
+
+def _table(title: str, results: list[_Result]) -> Table:
+    rows: list[tuple[Cell, ...]] = [
+        (
             r.name,
-            f"{r.mpix_per_s:.0f}",
-            "" if two is None else f"{two:.0f}",
-            "" if two is None else f"{two / r.mpix_per_s:.2f} ×",
-            "" if r.ratio is None else f"{r.ratio:.2f} × {r.baseline}",
-            f"{r.target:g} ×" if r.target else "",
+            r.mpix_per_s,
+            r.mpix_per_s_two_threads,
+            r.mpix_per_s_two_threads and r.mpix_per_s_two_threads / r.mpix_per_s,
+            r.ratio,
+            r.baseline if r.ratio is not None else "",
         )
-    Console(width=130).print(table)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
-    parser.add_argument("--repeats", type=int, default=7, help="repeats of each row (default 7)")
-    options = parser.parse_args()
-    load = os.getloadavg()[0]
-    tables = {
-        "statistics": measure(statistics_rows(), options.repeats),
-        "rendering": measure(rendering_rows(), options.repeats),
-    }
-    for title, results in tables.items():
-        if results:
-            show(f"{title}, {SIZE}² float32", results)
-    if options.json:
-        machine = {"cpus": os.cpu_count(), "processor": platform.machine(), "load": load}
-        figures = {k: [asdict(r) for r in results] for k, results in tables.items()}
-        options.json.write_text(json.dumps({"machine": machine, "size": SIZE, **figures}, indent=1))
-
-
-if __name__ == "__main__":
-    main()
+        for r in results
+    ]
+    columns = ("kernel", "Mpix/s", "on two threads", "gain ×", "ratio ×", "to")
+    return Table(title, columns, tuple(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from bgmatch_dask import __version__
-from bgmatch_dask.cli import jobs, match_warps, products, settings, simulated
+from bgmatch_dask.cli import bench, jobs, match_warps, products, settings, simulated
 
 __all__ = ("app",)
 
@@ -47,4 +47,5 @@ app.command("match-warps")(match_warps.match_warps)
 app.command("report")(products.report)
 app.command("export")(products.export)
 app.command("info")(products.info)
+app.command("bench")(bench.bench)
 app.add_typer(settings.app, name="config")

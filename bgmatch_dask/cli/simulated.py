@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,7 @@ Patches = Annotated[str, typer.Option("--patches", help="Patches along x and y, 
 PatchSize = Annotated[int, typer.Option("--patch-size", min=64, help="Inner size [pixels].")]
 Border = Annotated[int, typer.Option("--border", min=0, help="Border of a patch [pixels].")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random numbers.")]
+Compressed = Annotated[bool, typer.Option("--compressed", help="Compress the files (GZIP_2).")]
 Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Processes.")]
 
 
@@ -34,13 +36,16 @@ def simulate(
     patch_size: PatchSize = 600,
     border: Border = 50,
     seed: Seed = 42,
+    compressed: Compressed = False,
     workers: Workers = 2,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Write LSST-layout warps of a simulated tract, and the truth beside them."""
     with reported():
-        config = _simulation(visits, patches, patch_size, border, seed)
+        config = replace(
+            _simulation(visits, patches, patch_size, border, seed), compressed=compressed
+        )
         facts = _simulate(out, config, workers, quiet=quiet)
         if json:
             print_json(facts)

@@ -287,6 +287,7 @@ def write_lsst_warp(
     band: str,
     bunit: str = "nJy",
     cards: Sequence[tuple[str, str | float | int]] = (),
+    compressed: bool = False,
 ) -> None:
     """Write a warp without loss; the same arguments give the same bytes.
 
@@ -304,6 +305,8 @@ def write_lsst_warp(
         Unit of the image.
     cards
         More cards for the primary header.
+    compressed
+        Compress the planes row by row (FITS tile compression, ``GZIP_2``), as the Butler does.
     """
     ids = {"VISIT": visit, "TRACT": tract, "PATCH": patch, "BAND": band}
     hdus = fits.HDUList([_primary(ids)])
@@ -316,13 +319,32 @@ def write_lsst_warp(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", fits.verify.VerifyWarning)
         mask.update({f"MP_{name}": bit for name, bit in MASK_PLANES.items()})
-    hdus.append(fits.ImageHDU(warp.image, image, name="IMAGE"))
-    hdus.append(fits.ImageHDU(warp.mask, mask, name="MASK"))
-    hdus.append(fits.ImageHDU(warp.variance, variance, name="VARIANCE"))
-    for hdu in hdus[1:]:
-        # The usual comment holds the time of writing, and equal warps must be equal bytes.
-        hdu.add_checksum(when="HDU checksum")
+    for name, values, header in (
+        ("IMAGE", warp.image, image),
+        ("MASK", warp.mask, mask),
+        ("VARIANCE", warp.variance, variance),
+    ):
+        hdus.append(_plane(name, values, header, compressed=compressed))
     _write_whole(hdus, Path(path))
+
+
+def _plane(
+    name: str, values: NDArray[Any], header: fits.Header, *, compressed: bool
+) -> fits.ImageHDU | fits.CompImageHDU:
+    if compressed:
+        # Each gzipped row ends with a CRC of its own, so no checksum cards are needed.
+        return fits.CompImageHDU(
+            values,
+            header,
+            name=name,
+            compression_type="GZIP_2",
+            tile_shape=(1, values.shape[1]),
+            quantize_level=0,
+        )
+    hdu = fits.ImageHDU(values, header, name=name)
+    # The usual comment holds the time of writing, and equal warps must be equal bytes.
+    hdu.add_checksum(when="HDU checksum")
+    return hdu
 
 
 def _primary(ids: Mapping[str, int | str | None]) -> fits.PrimaryHDU:

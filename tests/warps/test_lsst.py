@@ -325,3 +325,19 @@ DATA = Path(__file__).parents[2].parent / "shared" / "data" / "sdss_stripe82_fpC
 def test_open_checked_on_survey_files(name):
     with open_checked(DATA / name) as hdus:
         assert np.isfinite(np.asarray(hdus[-1].data)).any()
+
+
+def test_compressed_planes_come_back_bit_by_bit(tmp_path):
+    from bgmatch_dask.warps.simulation import SimulationConfig, simulate_tract
+
+    warps = {}
+    for compressed in (False, True):
+        config = SimulationConfig(
+            visits=1, patches=(1, 1), patch_size=150, border=0, compressed=compressed
+        )
+        made = simulate_tract(tmp_path / str(compressed), config)
+        (path,) = made.warps_dir.glob("*.fits")
+        warps[compressed] = read_lsst_warp(path)
+    for name in ("image", "variance", "mask"):
+        plain, packed = (getattr(warps[c], name) for c in (False, True))
+        assert plain.tobytes() == packed.tobytes()

@@ -74,6 +74,8 @@ class SimulationConfig:
     """Read noise [nJy]."""
     saturation: float = 40_000.0
     """Pixel value where the detectors saturate [nJy]."""
+    compressed: bool = False
+    """Whether the files are compressed row by row, as those of the Butler are."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no tract and amounts that make no light."""

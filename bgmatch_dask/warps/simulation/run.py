@@ -135,6 +135,7 @@ def _simulate_patch(truth: SimulationTruth, warps_dir: Path, patch: int) -> list
             tract=config.tract,
             patch=patch,
             band=config.band,
+            compressed=config.compressed,
         )
         sizes.append(path.stat().st_size)
     return sizes
