@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from bgmatch_dask import __version__
-from bgmatch_dask.cli import bench, jobs, match_warps, products, settings, simulated
+from bgmatch_dask.cli import bench, diagnostics, jobs, match_warps, products, settings, simulated
 
 __all__ = ("app",)
 
@@ -48,4 +48,5 @@ app.command("report")(products.report)
 app.command("export")(products.export)
 app.command("info")(products.info)
 app.command("bench")(bench.bench)
+app.command("diagnostics")(diagnostics.diagnostics)
 app.add_typer(settings.app, name="config")

@@ -73,6 +73,8 @@ class MatchConfig(Section):
     """Leave footprints beyond this many sigma out of a difference (trails, transients); or none."""
     hubs: int | None = Field(default=None, ge=1)
     """Largest number of hub visits; default: chosen from the coverage."""
+    gate: Literal["warn", "drop", "fail"] = "warn"
+    """A match beyond a limit: `warn` says so, `drop` leaves it out of the coadd, `fail` stops."""
     gate_ratio: float = Field(default=1.1, gt=0)
     """Largest matched MSE / difference variance of a match (upstream: maxMatchResidualRatio)."""
     gate_rms: float | None = Field(default=None, gt=0)

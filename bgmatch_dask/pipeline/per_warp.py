@@ -36,6 +36,7 @@ __all__ = (
     "per_warp",
     "per_warp_config",
     "visit_figures",
+    "warp_rows",
 )
 
 
@@ -264,7 +265,9 @@ def visit_figures(
         "measured": _measured(ingested, result, visit),
         "offset_median": float(np.median([f["offset_median"] for f in found])) if found else None,
     }
-    reasons = _reasons(run.plan.config, row, [u for u in result.unmatched if u.visit == visit])
+    reasons = _visit_reasons(
+        run.plan.config, row, [u for u in result.unmatched if u.visit == visit]
+    )
     status = "matched" if found else "unmatched"
     return {"status": status, "gate": "warn" if reasons else "pass", "reasons": reasons, **row}
 
@@ -284,18 +287,42 @@ def _measured(ingested: Ingested, result: PerWarpResult, visit: str) -> float:
     return _mean(shares, weights)
 
 
-def _reasons(
+def warp_rows(config: RunConfig, result: PerWarpResult) -> list[dict[str, Any]]:
+    """Return a row of the table of diagnostics for every matched warp, by visit and patch."""
+    rows = []
+    for visit, patch in sorted(result.figures):
+        found = result.figures[visit, patch]
+        mse, spread = found["matched_mse"], found["difference_variance"]
+        row: dict[str, Any] = {
+            "visit": visit,
+            "patch": patch,
+            "coverage": found["coverage"],
+            "fit_rms": found["fit_rms"],
+            "matched_mse": mse,
+            "difference_variance": spread,
+            "ratio": mse / spread if spread > 0 else float("nan"),
+        }
+        reasons = _exceeded(config, row)
+        rows.append(row | {"gate": "warn" if reasons else "pass", "reasons": reasons})
+    return rows
+
+
+def _visit_reasons(
     config: RunConfig, row: Mapping[str, Any], unmatched: list[Unmatched]
 ) -> tuple[str, ...]:
     if row["offset_median"] is None:
         return tuple(dict.fromkeys(f"no patch is matched: {item.code}" for item in unmatched))
+    missing = (f"patch {item.patch} is not matched: {item.code}" for item in unmatched)
+    return (*_exceeded(config, row), *missing)
+
+
+def _exceeded(config: RunConfig, row: Mapping[str, Any]) -> tuple[str, ...]:
     limits = (
         ("ratio", "ratio", config.match.gate_ratio),
         ("rms", "fit_rms", config.match.gate_rms),
     )
-    out = [
+    return tuple(
         name
         for name, key, most in limits
         if most is not None and not (np.isfinite(row[key]) and row[key] <= most)
-    ]
-    return (*out, *(f"patch {item.patch} is not matched: {item.code}" for item in unmatched))
+    )

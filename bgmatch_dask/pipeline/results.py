@@ -182,7 +182,7 @@ def _offset_path(run: str, index: int) -> str:
 
 def save_summary(location: Location, run: str, summary: Mapping[str, Any]) -> None:
     """Store the summary of a finished run; numbers that are not finite become null."""
-    location.write_json(f"runs/{run}/summary.json", _plain(summary))
+    location.write_json(f"runs/{run}/summary.json", plain_json(summary))
 
 
 def load_summary(location: Location, run: str) -> dict[str, Any]:
@@ -199,11 +199,11 @@ def load_summary(location: Location, run: str) -> dict[str, Any]:
     return summary
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def plain_json(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        return [_plain(item) for item in value]
+        return [plain_json(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not np.isfinite(value):

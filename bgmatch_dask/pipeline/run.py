@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, replace
 from typing import Any
 
 import numpy as np
 
 from bgmatch_dask import __version__
-from bgmatch_dask.background.diagnostics import GateLimits, VisitDiagnostics, diagnose
+from bgmatch_dask.background.diagnostics import (
+    GateLimits,
+    VisitDiagnostics,
+    diagnose,
+    diagnose_patches,
+)
 from bgmatch_dask.background.offsets import at_superpixels
 from bgmatch_dask.background.overlaps import measure_overlaps, overlap_figures
 from bgmatch_dask.background.reference import ReferenceChoice
@@ -20,9 +25,16 @@ from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.config import config_digest
 from bgmatch_dask.pipeline import stages
 from bgmatch_dask.pipeline.context import RunContext
+from bgmatch_dask.pipeline.diagnostics import (
+    Row,
+    diagnostic_row,
+    judge,
+    patch_of_superpixels,
+    save_diagnostics,
+)
 from bgmatch_dask.pipeline.engine import Engine, SerialEngine, check_memory
 from bgmatch_dask.pipeline.events import Listener
-from bgmatch_dask.pipeline.per_warp import per_warp, visit_figures
+from bgmatch_dask.pipeline.per_warp import per_warp, visit_figures, warp_rows
 from bgmatch_dask.pipeline.plan import TractPlan
 from bgmatch_dask.pipeline.results import save_summary
 from bgmatch_dask.pipeline.stages import Ingested, Matching
@@ -114,9 +126,16 @@ def _match_jointly(
     matching = stages.of_solution(run, solution)
     limits = GateLimits(config.gate_ratio, config.gate_rms)
     diagnostics = diagnose(solution, differences, coverage, limits)
+    visits = _visit_table(run, ingested, sums, solution, diagnostics)
+    spec = run.plan.spec
+    patch_of = patch_of_superpixels(spec.grid, spec.geometry.patches)
+    warps = diagnose_patches(solution, differences, coverage, patch_of, limits)
+    rows = [diagnostic_row(found, patch) for (_, patch), found in warps.items()]
+    matching = replace(matching, gated=judge(visits, config, matching.reference))
+    _save_diagnostics(run, [diagnostic_row(d, None) for d in diagnostics], visits, rows)
     overlaps = measure_overlaps(differences, solution)
     return matching, {
-        "visits": _visit_table(run, ingested, sums, solution, diagnostics),
+        "visits": visits,
         "unmatched": [],
         "pairs": [asdict(overlap) for overlap in overlaps],
         "overlaps": asdict(overlap_figures(overlaps)),
@@ -146,13 +165,31 @@ def _match_per_warp(
         }
         for visit, part in sums.items()
     ]
-    return result.matching, {
+    warps = warp_rows(run.plan.config, result)
+    gated = judge(warps, run.plan.config.match, result.matching.reference, kind="warp")
+    tract = [
+        {"measured": None} | row | {"patch": None, "difference_variance": row.get("diff_variance")}
+        for row in rows
+    ]
+    _save_diagnostics(run, tract, rows, warps)
+    return replace(result.matching, gated=gated), {
         "visits": rows,
         "unmatched": [asdict(item) for item in result.unmatched],
         "pairs": [],
         "overlaps": asdict(overlap_figures(())),
         "solver": {"method": "per_warp"},
     }
+
+
+def _save_diagnostics(
+    run: RunContext, tract: Sequence[Row], visits: Sequence[Row], warps: Sequence[Row]
+) -> None:
+    """Store both tables; the gate of a visit is that of the table of visits."""
+    for row, visit in zip(tract, visits, strict=True):
+        row["gate"] = visit["gate"]
+    with run.record("diagnostics"):
+        plan = run.plan
+        save_diagnostics(plan.location, plan.config.run, plan.spec.unit, tract, warps)
 
 
 def _commit(run: RunContext, n_rejected: int) -> None:

@@ -85,7 +85,14 @@ class Matching:
     digest: str
     """Digest of all offsets."""
     dropped: Mapping[int, tuple[str, ...]]
-    """Visits that the matched coadd of a patch leaves out, by patch."""
+    """Visits without a level that the reference knows, by patch; in no matched coadd."""
+    gated: frozenset[tuple[str, int | None]] = frozenset()
+    """(visit, patch; None: all patches) that the gate drops: matched, but in no matched coadd."""
+
+    def left_out(self, patch: int) -> tuple[str, ...]:
+        """Return the visits that the matched coadd of a patch leaves out."""
+        gated = sorted(visit for visit, p in self.gated if p in {None, patch})
+        return tuple(dict.fromkeys([*self.dropped.get(patch, ()), *gated]))
 
     def has_offset(self, visit: str, patch: int) -> bool:
         """Whether a matched warp exists: a disconnected visit has an offset of arbitrary level."""
@@ -308,7 +315,7 @@ def coadd(run: RunContext, ingested: Ingested, matching: Matching) -> None:
             patch=patch,
             weights=_weights(ingested, patch),
             reference=matching.reference,
-            dropped=matching.dropped.get(patch, ()),
+            dropped=matching.left_out(patch),
             bad_bits=bits_of(config.coadd.mask),
             unmatched=config.coadd.unmatched,
             digest=unit_basis(
@@ -317,7 +324,7 @@ def coadd(run: RunContext, ingested: Ingested, matching: Matching) -> None:
                     ingested.digests_of(patch),
                     matching.digest,
                     matching.reference,
-                    matching.dropped.get(patch, ()),
+                    matching.left_out(patch),
                 ],
             ),
             method=matching.method,

@@ -23,6 +23,7 @@ __all__ = (
     "card_text",
     "safe_name",
     "stream_planes",
+    "whole_file",
     "write_planes",
     "write_planes_like",
 )
@@ -100,7 +101,7 @@ def _write(
     for hdu in hdus:
         # The usual comment holds the time of writing, and equal files must be equal bytes.
         hdu.add_checksum(when="HDU checksum")
-    with _whole(path) as partial:
+    with whole_file(path) as partial:
         hdus.writeto(partial, overwrite=True)
 
 
@@ -139,7 +140,7 @@ def stream_planes(
     rows
         Most rows held at a time.
     """
-    with _whole(path) as partial:
+    with whole_file(path) as partial:
         if empty_primary:
             fits.PrimaryHDU(header=fits.Header(list(cards))).writeto(partial)
         for i, plane in enumerate(planes):
@@ -206,7 +207,8 @@ def _stream_header(
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a name to write to that becomes ``path`` at the end, or vanishes after an error."""
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)
     try:

@@ -53,6 +53,7 @@ def test_the_commands_reference_names_all_commands():
         "info",
         "config show",
         "match-warps",
+        "diagnostics",
     ):
         assert f"`bgmatch {command}" in page
 
