@@ -25,6 +25,7 @@ from bgmatch_dask.errors import InputError
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import MASK_PLANES, NO_DATA, remap_mask
 from bgmatch_dask.warps.fits_checks import MAX_PIXELS, open_checked
+from bgmatch_dask.warps.tiles import read_plane
 from bgmatch_dask.warps.warp import Warp
 
 __all__ = ("LsstHeader", "read_lsst_header", "read_lsst_warp", "write_lsst_warp")
@@ -136,33 +137,43 @@ def read_lsst_warp(
             raise InputError("no-data", f"The file covers no pixel of {box}", where=where)
         window = part.slices_in(header.box)
         image, variance, mask = (
-            np.asarray(hdus[name].section[window]) for name in ("IMAGE", "VARIANCE", "MASK")
+            read_plane(hdus[name], window) for name in ("IMAGE", "VARIANCE", "MASK")
         )
-    return _as_warp(part, image * scale, variance * scale**2, mask, header)
+    return _as_warp(part, _scaled(image, scale), _scaled(variance, scale**2), mask, header)
+
+
+def _scaled(values: NDArray[Any], scale: np.float32) -> NDArray[np.float32]:
+    """Return native float32 values times a scale; the same array when nothing changes."""
+    plain = values if scale == 1 else values * scale
+    if plain.dtype == np.float32 and plain.flags.c_contiguous and plain.flags.writeable:
+        return plain
+    return plain.astype(np.float32, order="C")
 
 
 def _as_warp(
     box: Box,
-    image: NDArray[Any],
-    variance: NDArray[Any],
+    image: NDArray[np.float32],
+    variance: NDArray[np.float32],
     mask: NDArray[np.integer],
     header: LsstHeader,
 ) -> Warp:
+    """Make the warp of planes that are the caller's own; they are changed in place."""
     bits = remap_mask(mask, dict(header.planes))
-    pixels = image.astype(np.float32)
-    noise = variance.astype(np.float32)
-    good = np.isfinite(pixels) & np.isfinite(noise) & (noise > 0) & ((bits & NO_DATA) == 0)
-    if not good.any():
+    bad = ~np.isfinite(image)
+    # Not "variance <= 0", which a NaN would pass.
+    bad |= ~(variance > 0)
+    bad |= np.isinf(variance)
+    bad |= (bits & NO_DATA) != 0
+    if bad.all():
         raise InputError(
             "no-data",
             "No pixel has a finite value, a positive variance and data",
             where=header.path,
             fix="Leave the file out.",
         )
-    bad = ~good
-    pixels[bad], noise[bad] = np.nan, np.inf
+    image[bad], variance[bad] = np.nan, np.inf
     bits[bad] |= NO_DATA
-    return Warp(box, pixels, noise, bits)
+    return Warp(box, image, variance, bits)
 
 
 def _scale(header: LsstHeader, calibration_scale: float | None) -> np.float32:

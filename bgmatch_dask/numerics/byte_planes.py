@@ -1,0 +1,39 @@
+"""Numbers whose bytes were stored plane by plane, most significant first."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ("join_bytes",)
+
+
+def join_bytes(planes: NDArray[np.uint8], out: NDArray[np.uint32]) -> None:
+    """Put numbers of four bytes together.
+
+    Parameters
+    ----------
+    planes
+        Shape ``(4, n)``: all first (most significant) bytes, then all second ones, and so on.
+    out
+        Shape ``(n,)``; written.
+    """
+    _join_four(planes[0], planes[1], planes[2], planes[3], out)
+
+
+@numba.njit(cache=True, nogil=True)
+def _join_four(
+    a: NDArray[np.uint8],
+    b: NDArray[np.uint8],
+    c: NDArray[np.uint8],
+    d: NDArray[np.uint8],
+    out: NDArray[np.uint32],
+) -> None:
+    for i in range(out.size):
+        out[i] = (
+            (np.uint32(a[i]) << np.uint32(24))
+            | (np.uint32(b[i]) << np.uint32(16))
+            | (np.uint32(c[i]) << np.uint32(8))
+            | np.uint32(d[i])
+        )
