@@ -73,7 +73,7 @@ def test_every_changed_byte_of_a_row_is_found(tmp_path):
         place = hdus["IMAGE"].fileinfo()["datLoc"] + 20 * 8
     first_row = good[place : good.index(b"\x1f\x8b\x08", place + 3)]
     # Beyond the ten bytes of the gzip header, which carry no pixel.
-    found = 0
+    codes = []
     for offset in range(10, len(first_row), 3):
         broken = bytearray(good)
         broken[place + offset] ^= 0x10
@@ -82,11 +82,11 @@ def test_every_changed_byte_of_a_row_is_found(tmp_path):
             with open_checked(path, checksum=False) as hdus:
                 rows = tiles.read_plane(hdus["IMAGE"], (slice(0, 20), slice(0, 33)))
         except InputError as error:
-            assert error.code == "fits-unreadable"
-            found += 1
+            codes.append(error.code)
         else:  # The last byte of a stream has bits that mean nothing.
             assert rows.tobytes() == PLANES["float"].tobytes()
-    assert found >= len(range(10, len(first_row), 3)) - 1
+    assert set(codes) == {"fits-unreadable"}
+    assert len(codes) >= len(range(10, len(first_row), 3)) - 1
 
 
 @pytest.mark.parametrize("descriptor", [(0, 0), (10, -5), (10, 2**30), (2**30, 0)])
