@@ -22,7 +22,7 @@ from obstore.exceptions import (
 from obstore.store import LocalStore
 
 from bgmatch_dask.errors import ConfigError, StoreError
-from bgmatch_dask.store.remote import REMOTE_SCHEMES, connect_remote, split_options, with_options
+from bgmatch_dask.remote import REMOTE_SCHEMES, connect_remote, split_options, with_options
 from bgmatch_dask.store.traffic import RecordedStore, note_read, note_write
 
 __all__ = ("Location", "bucket_missing", "faults", "normalise_url")

@@ -8,27 +8,38 @@ from __future__ import annotations
 
 import gzip
 import io
-import math
 import os
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
 
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
 
-from bgmatch_dask.errors import InputError
+from bgmatch_dask.errors import BgmatchError, InputError
+from bgmatch_dask.warps.fits_structure import (
+    BYTES_PER_PIXEL,
+    check_structure,
+    too_large,
+    truncated,
+)
+from bgmatch_dask.warps.places import is_remote, open_input, read_input, stat_input
 
 __all__ = ("MAX_PIXELS", "open_checked")
 
 MAX_PIXELS = 2**28
 """Pixels that one HDU may hold unless the caller says otherwise (1 GiB of float32)."""
 
-_MAX_HEADER_BYTES = 8_000_000
 _GZIP_MAGIC = b"\x1f\x8b"
+
+
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
+    *(RuntimeError, MemoryError, zlib.error),
+)
+"""What astropy raises for bytes that are not what their headers say."""
 
 
 @contextmanager
@@ -43,9 +54,11 @@ def open_checked(
     Parameters
     ----------
     path
-        A local file.
+        A local file or a URL. Of an object in a store only what is read is fetched, unless
+        ``checksum`` is set; of a web server's file, all.
     max_pixels
-        Most pixels that one HDU may hold.
+        Most pixels that one HDU may hold; the file itself, and what it inflates to, may have
+        16 bytes for each of them.
     checksum
         Compare pixels with ``CHECKSUM`` and ``DATASUM`` cards where there are any; this reads
         each HDU that the body touches.
@@ -63,10 +76,10 @@ def open_checked(
     """
     where = os.fspath(path)
     with _translated(where):
-        content = _inflated(where, max_pixels)
-        size = Path(where).stat().st_size if content is None else len(content)
+        content = _content(where, max_pixels, whole=checksum)
+        size = stat_input(where).size if content is None else len(content)
         with _stream(where, content) as stream:
-            _check_structure(stream, size, where, max_pixels)
+            check_structure(stream, size, where, max_pixels)
         # Streams are ours, so that they are closed also when astropy fails half way.
         with (
             _stream(where, content) as stream,
@@ -83,7 +96,7 @@ def _translated(where: str) -> Iterator[None]:
         warnings.simplefilter("ignore", fits.verify.VerifyWarning)
         try:
             yield
-        except InputError:
+        except BgmatchError:
             raise
         except AstropyUserWarning as warning:
             raise _from_warning(warning, where) from warning
@@ -94,7 +107,7 @@ def _translated(where: str) -> Iterator[None]:
                 where=where,
                 fix="Check the path and its permissions.",
             ) from error
-        except (OSError, EOFError, ValueError, TypeError, LookupError, zlib.error) as error:
+        except _UNREADABLE as error:
             raise InputError(
                 "fits-unreadable",
                 f"Not a readable FITS file: {error}",
@@ -106,67 +119,35 @@ def _translated(where: str) -> Iterator[None]:
 def _from_warning(warning: AstropyUserWarning, where: str) -> InputError:
     text = str(warning)
     if "truncated" in text.lower():
-        return _truncated(text, where)
+        return truncated(text, where)
     code = "fits-checksum" if "sum verification failed" in text.lower() else "fits-unreadable"
     return InputError(code, text, where=where, fix="Fetch or make the file again.")
 
 
-def _truncated(what: str, where: str) -> InputError:
-    return InputError("fits-truncated", what, where=where, fix="Fetch or make the file again.")
-
-
-def _inflated(where: str, max_pixels: int) -> bytes | None:
-    """Return the content of a gzipped file, None for a plain one."""
-    with Path(where).open("rb") as stream:
+def _content(where: str, max_pixels: int, *, whole: bool) -> bytes | None:
+    """Return the bytes of a gzipped or a fetched file, None for one that is read in place."""
+    limit = BYTES_PER_PIXEL * max_pixels
+    size = stat_input(where).size
+    if size > limit:
+        raise too_large(f"The file has {size} bytes, the limit is {limit}", where)
+    fetched: bytes | None = None
+    if is_remote(where) and (whole or where.startswith("http")):
+        fetched = read_input(where, limit)
+        if fetched is None:
+            raise too_large(f"The file has more than {limit} bytes", where)
+    with _stream(where, fetched) as stream:
         magic = stream.read(2)
         if not magic:
-            raise _truncated("The file is empty", where)
+            raise truncated("The file is empty", where)
         if magic != _GZIP_MAGIC:
-            return None
+            return fetched
         stream.seek(0)
-        limit = 16 * max_pixels
         with gzip.open(stream) as inflated:
             content = inflated.read(limit + 1)
     if len(content) > limit:
-        raise _too_large(f"The file inflates to more than {limit} bytes", where)
+        raise too_large(f"The file inflates to more than {limit} bytes", where)
     return content
 
 
 def _stream(where: str, content: bytes | None) -> IO[bytes]:
-    return Path(where).open("rb") if content is None else io.BytesIO(content)
-
-
-def _check_structure(stream: IO[bytes], size: int, where: str, max_pixels: int) -> None:
-    """Compare what the headers promise with the limits and with the size of the file."""
-    end = 0
-    with warnings.catch_warnings(), fits.open(stream, memmap=False, lazy_load_hdus=True) as hdus:
-        # Forged sizes come out as "truncated" in astropy; the limit is the better answer.
-        warnings.simplefilter("ignore", AstropyUserWarning)
-        for index, hdu in enumerate(hdus):
-            place = hdu.fileinfo()
-            if place["datLoc"] - place["hdrLoc"] > _MAX_HEADER_BYTES:
-                raise _too_large(f"The header of HDU {index} is too long", where)
-            pixels = _pixels(hdu)
-            if pixels > max_pixels:
-                raise _too_large(
-                    f"HDU {index} claims {pixels} pixels, the limit is {max_pixels}", where
-                )
-            end = max(end, place["datLoc"] + place["datSpan"])
-    if size < end:
-        raise _truncated(f"The file has {size} bytes, its headers promise {end}", where)
-    if size > end:
-        raise _truncated(f"{size - end} bytes after the last whole HDU are not an HDU", where)
-
-
-def _pixels(hdu: fits.ImageHDU | fits.CompImageHDU) -> int:
-    if isinstance(hdu, fits.CompImageHDU):
-        return math.prod(hdu.shape)
-    axes = int(hdu.header.get("NAXIS", 0))
-    sizes = [int(hdu.header.get(f"NAXIS{axis + 1}", 0)) for axis in range(axes)]
-    return math.prod(sizes) if sizes else 0
-
-
-def _too_large(what: str, where: str) -> InputError:
-    return InputError(
-        "too-large", what, where=where, fix="Raise the pixel limit if the file is sound."
-    )
+    return open_input(where) if content is None else io.BytesIO(content)
