@@ -5,7 +5,7 @@ Values come, weakest first, from the defaults, a YAML or TOML file, and ``--set 
 
 from bgmatch_dask.config.cluster import ClusterConfig
 from bgmatch_dask.config.describe import describe_config
-from bgmatch_dask.config.inputs import InputConfig, TractConfig
+from bgmatch_dask.config.inputs import ButlerConfig, InputConfig, TractConfig
 from bgmatch_dask.config.job import load_job
 from bgmatch_dask.config.read import config_digest, load_config
 from bgmatch_dask.config.run import RunConfig
@@ -20,6 +20,7 @@ from bgmatch_dask.config.store import StoreConfig
 
 __all__ = (
     "BackgroundConfig",
+    "ButlerConfig",
     "ClusterConfig",
     "CoaddConfig",
     "InputConfig",

@@ -23,10 +23,15 @@ def describe_config(config: RunConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _describe_section(section: BaseModel) -> list[str]:
+def _describe_section(section: BaseModel, indent: str = "  ") -> list[str]:
     lines: list[str] = []
     for name, info in type(section).model_fields.items():
-        lines += [f"  # {info.description}", "  " + _yaml_line(name, getattr(section, name))]
+        value = getattr(section, name)
+        lines.append(f"{indent}# {info.description}")
+        if isinstance(value, BaseModel):
+            lines += [f"{indent}{name}:", *_describe_section(value, indent + "  ")]
+        else:
+            lines.append(indent + _yaml_line(name, value))
     return lines
 
 

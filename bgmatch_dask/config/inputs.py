@@ -9,22 +9,45 @@ from pydantic import Field, field_validator, model_validator
 from bgmatch_dask.config.section import Positive, Section
 
 __all__ = (
+    "ButlerConfig",
     "InputConfig",
     "TractConfig",
 )
+
+
+class ButlerConfig(Section):
+    """Which datasets of a Butler repository are read."""
+
+    repo: str | None = None
+    """Repository: path or URL of its folder or its butler.yaml, or a label."""
+    collections: tuple[str, ...] = ()
+    """Collections that are searched, in this order."""
+    where: str = ""
+    """Query, e.g. `tract = 9813 AND band = 'i' AND skymap = 'lsst_cells_v2'`."""
+    dataset_type: str = "direct_warp"
+    """Dataset type of the warps."""
+
+    @field_validator("collections", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(v.strip() for v in value.split(",")) if isinstance(value, str) else value
 
 
 class InputConfig(Section):
     """What is read."""
 
     paths: tuple[str, ...] = ()
-    """Files, directories or glob patterns of the inputs."""
+    """Files, folders, glob patterns, lists (`@list.txt`) and URLs of the inputs."""
+    source: str = Field(default="files", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    """Who names the inputs: `files`, `butler`, or a source that another package registers."""
+    butler: ButlerConfig = ButlerConfig()
+    """Which warps of a Butler repository, where `source` is `butler`."""
     profile: str = "lsst"
     """Reader profile: `lsst`, `2mass`, `sdss`, `generic`, or the path of a profile file (YAML)."""
     on_bad_input: Literal["skip", "fail"] = "skip"
     """`skip`: leave a bad input out, report it, exit with 3. `fail`: stop at the first one."""
-    max_megapixels: float = Field(default=400.0, gt=0)
-    """Refuse an image that claims more pixels than this [Mpix]."""
+    max_megapixels: float = Field(default=100.0, gt=0)
+    """Refuse an image of more pixels [Mpix], and a file of more than 16 times as many bytes."""
 
     @field_validator("paths", mode="before")
     @classmethod

@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+<<<<<<< HEAD
 from bgmatch_dask.config import RunConfig
+=======
+from bgmatch_dask import __version__
+from bgmatch_dask.config import ButlerConfig, RunConfig, config_digest
+>>>>>>> 4c7dd4e (Inputs from sources by name, lists and URLs; what headers tell of a visit is kept in the store; labels that lead paths astray are rejected)
 from bgmatch_dask.errors import PlanError, Rejected
 from bgmatch_dask.geometry import TractGeometry
 from bgmatch_dask.maskplanes import DETECTIONS, bits_of
@@ -17,7 +22,9 @@ from bgmatch_dask.store import Location, TractSpec
 from bgmatch_dask.store.receipt import digest_of
 from bgmatch_dask.warps.catalogue import scan_inputs
 from bgmatch_dask.warps.profile import Profile, load_profile
+from bgmatch_dask.warps.sources import load_source
 from bgmatch_dask.warps.tract import Layout, lay_out
+from bgmatch_dask.warps.visit_facts import Facts, combine_facts
 
 __all__ = ("TractPlan", "make_plan")
 
@@ -51,6 +58,17 @@ class TractPlan:
         """Size of all input files."""
         sizes = {file.path: file.size for task in self.ingest for file in task.files}
         return sum(sizes.values())
+
+    @property
+    def visits(self) -> dict[str, dict[str, float | str]]:
+        """What is known of each visit, for the store's table of visits."""
+        facts: dict[str, dict[str, Facts]] = {visit: {} for visit in self.spec.visits}
+        for task in self.ingest:
+            facts[task.visit] |= {file.path: file.facts for file in task.files}
+        return {
+            visit: combine_facts(found[path] for path in sorted(found))
+            for visit, found in facts.items()
+        }
 
     @property
     def store_bytes(self) -> int:
@@ -109,7 +127,7 @@ def make_plan(config: RunConfig) -> TractPlan:
     """
     profile = load_profile(config.inputs.profile)
     max_pixels = int(config.inputs.max_megapixels * 1e6)
-    catalogue = scan_inputs(config.inputs.paths, profile, max_pixels=max_pixels)
+    catalogue = scan_inputs(load_source(config.inputs), profile, max_pixels=max_pixels)
     if not catalogue.files:
         first = catalogue.rejected[0]
         raise PlanError(
@@ -179,7 +197,16 @@ def _clipping(config: RunConfig, planes: tuple[str, ...]) -> Clipping:
 def _ingest_tasks(
     config: RunConfig, profile: Profile, layout: Layout, location: Location
 ) -> tuple[IngestTask, ...]:
+<<<<<<< HEAD
     settings = ingest_settings(config, profile, layout.geometry)
+=======
+    # Where a file was found does not matter to its pixels.
+    anywhere = {"paths": (), "source": "files", "butler": ButlerConfig()}
+    common = config_digest(config.background, config.inputs.model_copy(update=anywhere))
+    common += (
+        repr(profile) + repr(layout.geometry) + str(config.reference.mask_detected) + __version__
+    )
+>>>>>>> 4c7dd4e (Inputs from sources by name, lists and URLs; what headers tell of a visit is kept in the store; labels that lead paths astray are rejected)
     tasks = (
         IngestTask(
             url=location.url,
@@ -196,6 +223,7 @@ def _ingest_tasks(
     return tuple(replace(task, digest=_basis(task, settings)) for task in tasks)
 
 
+<<<<<<< HEAD
 def _basis(task: IngestTask, settings: Mapping[str, Any]) -> str:
     files = [(f.path, f.size, f.modified_ns) for f in task.files]
     return unit_basis(settings, inputs=files)
@@ -214,6 +242,12 @@ def ingest_settings(config: RunConfig, profile: Profile, geometry: TractGeometry
         "inputs.max_megapixels",
         **{"the profile": repr(profile), "the tract": asdict(geometry)},
     )
+=======
+def _digest(task: IngestTask, common: str) -> str:
+    files = [(f.path, f.size, f.modified_ns, f.etag) for f in task.files]
+    text = f"{common}{files}{task.visit}{task.patch}"
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+>>>>>>> 4c7dd4e (Inputs from sources by name, lists and URLs; what headers tell of a visit is kept in the store; labels that lead paths astray are rejected)
 
 
 def stage_digest(upstream: Mapping[str, str] | str, *parts: object) -> str:

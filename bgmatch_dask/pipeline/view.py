@@ -20,6 +20,8 @@ from bgmatch_dask.pipeline.results import Method, PatchOffset, load_summary, off
 from bgmatch_dask.store import Location, TractSpec, TractStore, open_store
 from bgmatch_dask.store.commit import is_committed
 from bgmatch_dask.store.layout import PLANES
+from bgmatch_dask.store.visits import read_visits
+from bgmatch_dask.warps.visit_facts import FACTS
 
 __all__ = ("MatchedWarps", "open_tract")
 
@@ -119,6 +121,8 @@ def open_tract(url: str, run: str = "main") -> xr.Dataset:
         ``unmatched_`` (patch, y, x) where the run made them. Pixel ``[y, x]`` of a patch is the
         tract pixel ``(patch_x0 + x, patch_y0 + y)``; ``sx``, ``sy`` are superpixel centres in
         tract pixels.
+        ``exposure_time`` [s], ``mjd``, ``fwhm`` [arcsec] and ``physical_filter`` (visit) are
+        there where the inputs tell them.
         ``attrs`` holds tract, band, unit, the WCS cards of the tract in a form that
         ``astropy.wcs.WCS(ds.attrs["wcs"])`` reads, and the patch grid as JSON (``geometry``).
 
@@ -146,7 +150,7 @@ def open_tract(url: str, run: str = "main") -> xr.Dataset:
         "run": run,
         "run_finished": int(finished),
     }
-    return xr.Dataset(variables, _coordinates(spec), attrs)
+    return xr.Dataset(variables, _coordinates(spec) | _visit_facts(store), attrs)
 
 
 def _coordinates(spec: TractSpec) -> dict[str, Any]:
@@ -160,6 +164,19 @@ def _coordinates(spec: TractSpec) -> dict[str, Any]:
         "sy": grid.y_centres,
         "sx": grid.x_centres,
     }
+
+
+def _visit_facts(store: TractStore) -> dict[str, Any]:
+    """Return a coordinate per fact that is known of any visit; NaN or empty where unknown."""
+    table = read_visits(store.location)
+    rows = [table.get(visit, {}) for visit in store.spec.visits]
+    out: dict[str, Any] = {}
+    for name in sorted({name for row in rows for name in row}):
+        is_text = any(isinstance(row.get(name), str) for row in rows)
+        blank = "" if is_text else np.nan
+        values = np.array([row.get(name, blank) for row in rows], dtype=str if is_text else float)
+        out[name] = ("visit", values, {"units": FACTS[name]} if FACTS.get(name) else {})
+    return out
 
 
 def _direct(store: TractStore) -> dict[str, Variable]:

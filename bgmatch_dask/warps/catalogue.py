@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,20 @@ from astropy.wcs.utils import proj_plane_pixel_area
 from bgmatch_dask.errors import BgmatchError, InputError, Rejected
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.warps.fits_checks import open_checked
+from bgmatch_dask.warps.fits_structure import BYTES_PER_PIXEL
 from bgmatch_dask.warps.lsst import read_lsst_header
+from bgmatch_dask.warps.places import UNREACHABLE, file_name, is_remote, read_input, stat_input
 from bgmatch_dask.warps.profile import Profile
+from bgmatch_dask.warps.sources import Found, PathSource, Source
+from bgmatch_dask.warps.visit_facts import Facts, facts_of
 
 __all__ = ("Catalogue", "InputFile", "celestial_wcs", "image_hdu", "scan_inputs")
 
 Cards = tuple[tuple[str, str | float | int], ...]
 
+
+MAX_LABEL = 64
+"""Characters that the label of a visit or a band may have."""
 
 _WCS_NUMBERS = (
     *(f"{name}{axis}" for name in ("CRVAL", "CRPIX", "CDELT", "CROTA") for axis in "12"),
@@ -38,7 +44,7 @@ class InputFile:
     """One usable input, as its headers describe it."""
 
     path: str
-    """Where it lies."""
+    """Where it lies: an absolute path or a URL."""
     visit: str
     """Visit label."""
     band: str
@@ -46,7 +52,7 @@ class InputFile:
     size: int
     """Bytes on disk."""
     modified_ns: int
-    """Time of last change on disk [ns]; with `size`, tells whether a file was replaced."""
+    """Time of last change [ns]; with `size` and `etag`, tells whether a file was replaced."""
     shape: tuple[int, int]
     """Rows and columns of the image."""
     box: Box | None
@@ -57,6 +63,10 @@ class InputFile:
     """Sky positions along the edge of an image [deg]; empty for a warp."""
     pixel_scale: float = 0.0
     """Pixel size of an image [arcsec]."""
+    etag: str = ""
+    """A server's mark of this version of the file; empty on disk."""
+    facts: Facts = ()
+    """What is known of the visit: names and units in `bgmatch_dask.warps.visit_facts.FACTS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +81,13 @@ class Catalogue:
     """Files that the profile says are not inputs."""
 
 
-def scan_inputs(paths: Iterable[str], profile: Profile, *, max_pixels: int) -> Catalogue:
+def scan_inputs(inputs: Source | Iterable[str], profile: Profile, *, max_pixels: int) -> Catalogue:
     """Read the headers of all inputs.
 
     Parameters
     ----------
-    paths
-        Files, directories (their FITS files) and glob patterns.
+    inputs
+        A source, or what `PathSource` takes: files, folders, patterns, lists, URLs.
     profile
         How to read them.
     max_pixels
@@ -91,27 +101,29 @@ def scan_inputs(paths: Iterable[str], profile: Profile, *, max_pixels: int) -> C
     Raises
     ------
     InputError
-        ``inputs-empty`` when nothing matches.
+        ``inputs-empty`` when nothing matches; ``input-unreachable`` when a server is silent.
     """
-    # Workers may run in another folder, so that only absolute paths mean the same to them.
-    names = list(dict.fromkeys(str(Path(name).absolute()) for name in _expand(paths)))
-    wanted = [name for name in names if profile.accepts(Path(name).name)]
+    source = inputs if hasattr(inputs, "find") else PathSource(tuple(inputs))
+    found = {item.path: item for item in source.find()}
+    wanted = [path for path in found if profile.accepts(file_name(path))]
     if not wanted:
         raise InputError(
             "inputs-empty",
             "No input file was found",
-            where=", ".join(paths),
+            where=_plain(", ".join(source.paths) if isinstance(source, PathSource) else ""),
             fix=f"Check the paths; the profile {profile.name!r} reads {profile.files or 'FITS'}.",
         )
     files: list[InputFile] = []
     rejected: list[Rejected] = []
-    for name in sorted(wanted):
+    for path in sorted(wanted):
         try:
-            files.append(_describe(name, profile, max_pixels))
+            files.append(_describe(found[path], profile, max_pixels))
         except BgmatchError as error:
-            rejected.append(Rejected.from_error(error, name))
-    kept, doubles = _drop_doubles(files)
-    return Catalogue(kept, (*rejected, *doubles), len(names) - len(wanted))
+            if error.code == UNREACHABLE:
+                raise
+            rejected.append(Rejected.from_error(error, _plain(path)))
+    kept, doubles = _drop_doubles(files, BYTES_PER_PIXEL * max_pixels)
+    return Catalogue(kept, (*rejected, *doubles), len(found) - len(wanted))
 
 
 def image_hdu(hdus: fits.HDUList, choice: str | int | None) -> Any:  # noqa: ANN401
@@ -128,26 +140,24 @@ def image_hdu(hdus: fits.HDUList, choice: str | int | None) -> Any:  # noqa: ANN
     raise InputError("plane-missing", f"There is no image with two dimensions (HDU {choice})")
 
 
-def _expand(paths: Iterable[str]) -> Iterator[str]:
-    for item in paths:
-        if Path(item).is_dir():
-            yield from sorted(str(p) for p in Path(item).iterdir() if ".fit" in p.name.lower())
-        elif glob.has_magic(item) and not Path(item).exists():
-            yield from sorted(glob.glob(item, recursive=True))
-        else:
-            yield item
-
-
-def _describe(path: str, profile: Profile, max_pixels: int) -> InputFile:
+def _describe(found: Found, profile: Profile, max_pixels: int) -> InputFile:
+    path = found.path
+    if _plain(path) != path:
+        raise InputError(
+            "path-unusable",
+            "The path holds bytes that are no text, or control characters",
+            fix="Rename the file.",
+        )
     if profile.layout == "lsst":
-        return _describe_warp(path, profile, max_pixels)
+        return _describe_warp(found, profile, max_pixels)
     with open_checked(path, max_pixels=max_pixels, checksum=False) as hdus:
         hdu = image_hdu(hdus, profile.hdu)
         header, shape = hdu.header, hdu.shape
+        facts = facts_of(header, hdus[0].header)
         wcs = celestial_wcs(header)
     corners, scale = _on_sky(wcs, shape)
     return InputFile(
-        **_labels(path, profile, header),
+        **_labels(found, profile, header, facts),
         shape=(int(shape[0]), int(shape[1])),
         box=None,
         wcs_cards=(),
@@ -156,15 +166,17 @@ def _describe(path: str, profile: Profile, max_pixels: int) -> InputFile:
     )
 
 
-def _describe_warp(path: str, profile: Profile, max_pixels: int) -> InputFile:
-    warp = read_lsst_header(path, max_pixels=max_pixels)
-    labels = _labels(path, profile, {"EXPID": warp.visit or "", "FILTER": warp.band or ""})
+def _describe_warp(found: Found, profile: Profile, max_pixels: int) -> InputFile:
+    warp = read_lsst_header(found.path, max_pixels=max_pixels)
+    cards = {"EXPID": warp.visit or "", "FILTER": warp.band or ""}
+    labels = _labels(found, profile, cards, warp.facts)
     return InputFile(**labels, shape=warp.box.shape, box=warp.box, wcs_cards=warp.wcs_cards)
 
 
-def _labels(path: str, profile: Profile, header: Any) -> dict[str, Any]:  # noqa: ANN401
-    name = Path(path).name
-    visit = profile.visit.find(header, name)
+def _labels(found: Found, profile: Profile, header: Any, facts: Facts) -> dict[str, Any]:  # noqa: ANN401
+    path = found.path
+    name = file_name(path)
+    visit = found.visit or profile.visit.find(header, name)
     if not visit:
         raise InputError(
             "visit-missing",
@@ -172,15 +184,35 @@ def _labels(path: str, profile: Profile, header: Any) -> dict[str, Any]:  # noqa
             where=path,
             fix=f"Adapt `visit` in the profile {profile.name!r}.",
         )
-    status = Path(path).stat()
-    band = profile.band.find(header, name) or ""
+    status = stat_input(path)
     return {
         "path": path,
-        "visit": visit,
-        "band": band,
-        "size": status.st_size,
-        "modified_ns": status.st_mtime_ns,
+        "visit": _checked_label("visit", visit),
+        "band": _checked_label("band", found.band or profile.band.find(header, name) or ""),
+        "size": status.size,
+        "modified_ns": status.modified_ns,
+        "etag": status.etag,
+        "facts": tuple(dict((*facts, *found.facts)).items()),
     }
+
+
+def _checked_label(kind: str, label: str) -> str:
+    """Refuse what could lead a path astray or confuse a terminal; markup is the report's task."""
+    astray = label in {".", ".."} or set(label) & set("/\\")
+    if len(label) > MAX_LABEL or not label.isprintable() or astray:
+        raise InputError(
+            "label-unusable",
+            f"The label of the {kind} is longer than {MAX_LABEL} characters, or holds a slash or "
+            "a control character",
+            fix=f"Correct the header, or adapt `{kind}` in the profile.",
+        )
+    return label
+
+
+def _plain(text: str) -> str:
+    """Return text with everything escaped that is no printable character."""
+    safe = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)
 
 
 def celestial_wcs(header: fits.Header) -> WCS:
@@ -238,7 +270,7 @@ def _edge_on_sky(wcs: WCS, shape: tuple[int, int]) -> tuple[tuple[float, float],
 
 
 def _drop_doubles(
-    files: list[InputFile],
+    files: list[InputFile], limit: int
 ) -> tuple[tuple[InputFile, ...], tuple[Rejected, ...]]:
     """Keep one of equal files; of two that contradict each other, the first."""
     kept: dict[tuple[object, ...], InputFile] = {}
@@ -246,7 +278,7 @@ def _drop_doubles(
     for file in files:
         key = (file.visit, file.box, file.corners)
         first = kept.setdefault(key, file)
-        if first is not file and _content(first) != _content(file):
+        if first is not file and _content(first, limit) != _content(file, limit):
             error = InputError(
                 "duplicate-unit",
                 f"Visit {file.visit} is already covered here by {first.path}, with other bytes",
@@ -256,6 +288,8 @@ def _drop_doubles(
     return tuple(kept.values()), tuple(rejected)
 
 
-def _content(file: InputFile) -> bytes:
+def _content(file: InputFile, limit: int) -> bytes:
+    if is_remote(file.path):
+        return hashlib.blake2b(read_input(file.path, limit) or b"").digest()
     with Path(file.path).open("rb") as stream:
         return hashlib.file_digest(stream, "blake2b").digest()

@@ -26,6 +26,7 @@ from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import MASK_PLANES, NO_DATA, remap_mask
 from bgmatch_dask.warps.fits_checks import MAX_PIXELS, open_checked
 from bgmatch_dask.warps.tiles import read_plane
+from bgmatch_dask.warps.visit_facts import Facts, facts_of
 from bgmatch_dask.warps.warp import Warp
 
 __all__ = ("LsstHeader", "read_lsst_header", "read_lsst_warp", "write_lsst_warp")
@@ -66,6 +67,8 @@ class LsstHeader:
     """Unit of the image, ``nJy`` for calibrated warps."""
     planes: tuple[tuple[str, int], ...]
     """The file's own mask planes: name and bit number."""
+    facts: Facts = ()
+    """What the VisitInfo and the filter label say of the visit."""
 
 
 def read_lsst_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> LsstHeader:
@@ -208,6 +211,7 @@ def _header(hdus: fits.HDUList, where: str) -> LsstHeader:
         patch=_label(primary, f"{_DATAID} PATCH"),
         bunit=_label(image, "BUNIT"),
         planes=_planes(hdus["MASK"].header, where),
+        facts=facts_of(primary),
     )
 
 

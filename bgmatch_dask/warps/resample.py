@@ -20,6 +20,7 @@ from bgmatch_dask.maskplanes import MASK_PLANES, NO_DATA
 from bgmatch_dask.warps.catalogue import InputFile, celestial_wcs, image_hdu
 from bgmatch_dask.warps.fits_checks import open_checked
 from bgmatch_dask.warps.noise import sky_sigma
+from bgmatch_dask.warps.places import UNREACHABLE
 from bgmatch_dask.warps.profile import Profile
 from bgmatch_dask.warps.tract import footprint_box
 from bgmatch_dask.warps.warp import Warp
@@ -82,6 +83,9 @@ def resample_unit(
         try:
             frame = _read_frame(file, profile, max_pixels, tract_wcs)
         except BgmatchError as error:
+            # The next attempt may succeed, so that the file must not count as bad.
+            if error.code == UNREACHABLE:
+                raise
             rejected.append(Rejected.from_error(error, file.path))
             continue
         part = footprint_box(file, tract_wcs).grow(1).intersect(box)

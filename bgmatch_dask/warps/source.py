@@ -8,6 +8,7 @@ from bgmatch_dask.errors import BgmatchError, InputError, Rejected
 from bgmatch_dask.geometry import TractGeometry
 from bgmatch_dask.warps.catalogue import InputFile
 from bgmatch_dask.warps.lsst import read_lsst_warp
+from bgmatch_dask.warps.places import UNREACHABLE
 from bgmatch_dask.warps.profile import Profile
 from bgmatch_dask.warps.resample import resample_unit
 from bgmatch_dask.warps.warp import Warp
@@ -56,5 +57,8 @@ def read_unit(
             box = geometry.patches.outer_box(patch)
             warps.append(read_lsst_warp(file.path, box, max_pixels=max_pixels))
         except BgmatchError as error:
+            # The next attempt may succeed, so that the file must not count as bad.
+            if error.code == UNREACHABLE:
+                raise
             rejected.append(Rejected.from_error(error, file.path))
     return (warps[0] if warps else None), tuple(rejected)

@@ -187,10 +187,19 @@ def test_the_image_is_the_first_with_two_axes_or_the_chosen_one():
         image_hdu(hdus, 1)
 
 
-def test_a_hostile_label_is_plain_text(tmp_path):
+def _labelled(tmp_path, label):
     data = np.ones(SHAPE, np.float32)
-    label = "../../x [red]<script>"
     path = write_image(tmp_path / "a.fits", data, make_wcs(SHAPE), EXPNUM=label)
     profile = GENERIC.model_copy(update={"visit": type(GENERIC.visit)(header=("EXPNUM",))})
-    (file,) = _scan(path, profile=profile).files
+    return _scan(path, profile=profile)
+
+
+@pytest.mark.parametrize("label", ["[red]<script>", "..a", "a b", "x" * 64])
+def test_a_hostile_label_is_plain_text(tmp_path, label):
+    (file,) = _labelled(tmp_path, label).files
     assert file.visit == label
+
+
+@pytest.mark.parametrize("label", ["../../x", "..", "a\\b", "x" * 65])
+def test_a_label_that_could_lead_a_path_astray_is_rejected(tmp_path, label):
+    assert [r.code for r in _labelled(tmp_path, label).rejected] == ["label-unusable"]
