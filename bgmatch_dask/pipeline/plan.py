@@ -6,12 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-<<<<<<< HEAD
 from bgmatch_dask.config import RunConfig
-=======
-from bgmatch_dask import __version__
-from bgmatch_dask.config import ButlerConfig, RunConfig, config_digest
->>>>>>> 4c7dd4e (Inputs from sources by name, lists and URLs; what headers tell of a visit is kept in the store; labels that lead paths astray are rejected)
 from bgmatch_dask.errors import PlanError, Rejected
 from bgmatch_dask.geometry import TractGeometry
 from bgmatch_dask.maskplanes import DETECTIONS, bits_of
@@ -197,16 +192,7 @@ def _clipping(config: RunConfig, planes: tuple[str, ...]) -> Clipping:
 def _ingest_tasks(
     config: RunConfig, profile: Profile, layout: Layout, location: Location
 ) -> tuple[IngestTask, ...]:
-<<<<<<< HEAD
     settings = ingest_settings(config, profile, layout.geometry)
-=======
-    # Where a file was found does not matter to its pixels.
-    anywhere = {"paths": (), "source": "files", "butler": ButlerConfig()}
-    common = config_digest(config.background, config.inputs.model_copy(update=anywhere))
-    common += (
-        repr(profile) + repr(layout.geometry) + str(config.reference.mask_detected) + __version__
-    )
->>>>>>> 4c7dd4e (Inputs from sources by name, lists and URLs; what headers tell of a visit is kept in the store; labels that lead paths astray are rejected)
     tasks = (
         IngestTask(
             url=location.url,
@@ -223,9 +209,8 @@ def _ingest_tasks(
     return tuple(replace(task, digest=_basis(task, settings)) for task in tasks)
 
 
-<<<<<<< HEAD
 def _basis(task: IngestTask, settings: Mapping[str, Any]) -> str:
-    files = [(f.path, f.size, f.modified_ns) for f in task.files]
+    files = [(f.path, f.size, f.modified_ns, f.etag) for f in task.files]
     return unit_basis(settings, inputs=files)
 
 
@@ -242,12 +227,6 @@ def ingest_settings(config: RunConfig, profile: Profile, geometry: TractGeometry
         "inputs.max_megapixels",
         **{"the profile": repr(profile), "the tract": asdict(geometry)},
     )
-=======
-def _digest(task: IngestTask, common: str) -> str:
-    files = [(f.path, f.size, f.modified_ns, f.etag) for f in task.files]
-    text = f"{common}{files}{task.visit}{task.patch}"
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
->>>>>>> 4c7dd4e (Inputs from sources by name, lists and URLs; what headers tell of a visit is kept in the store; labels that lead paths astray are rejected)
 
 
 def stage_digest(upstream: Mapping[str, str] | str, *parts: object) -> str:

@@ -108,13 +108,8 @@ def ingest(run: RunContext) -> Ingested:
     InputError
         ``no-data`` when no input has a usable pixel.
     """
-<<<<<<< HEAD
-    receipts = run.run_units("ingest", ingest_unit, run.plan.ingest, run.plan.settings)
-=======
-    create_tract(run.plan.location, run.plan.spec)
     write_visits(run.plan.location, run.plan.visits)
-    receipts = run.run_units("ingest", ingest_unit, run.plan.ingest)
->>>>>>> 4c7dd4e (Inputs from sources by name, lists and URLs; what headers tell of a visit is kept in the store; labels that lead paths astray are rejected)
+    receipts = run.run_units("ingest", ingest_unit, run.plan.ingest, run.plan.settings)
     usable = tuple(
         (task.visit, task.patch)
         for task in run.plan.ingest

@@ -135,15 +135,12 @@ def _simulate_patch(truth: SimulationTruth, warps_dir: Path, patch: int) -> list
             tract=config.tract,
             patch=patch,
             band=config.band,
-<<<<<<< HEAD
             compressed=config.compressed,
-=======
             cards=(
                 ("EXPTIME", 30.0),
                 ("MJD-AVG", 61000.0 + truth.visits.index(visit)),
                 ("SEEING", round(visit.psf_fwhm * config.pixel_scale, 4)),
             ),
->>>>>>> 4c7dd4e (Inputs from sources by name, lists and URLs; what headers tell of a visit is kept in the store; labels that lead paths astray are rejected)
         )
         sizes.append(path.stat().st_size)
     return sizes
