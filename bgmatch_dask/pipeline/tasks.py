@@ -27,6 +27,7 @@ from bgmatch_dask.coadd.stack import SkyWeight, Stack
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import CLIPPED
 from bgmatch_dask.pipeline.results import Method, offset_on, write_arrays
+from bgmatch_dask.pipeline.thumbnails import write_thumbnail
 from bgmatch_dask.store import Receipt, TractStore, open_store
 from bgmatch_dask.store.traffic import add_traffic
 from bgmatch_dask.warps.catalogue import InputFile
@@ -315,6 +316,8 @@ def coadd_patch(task: CoaddTask) -> Receipt:
         stacks["matched"].add(image, variance, mask, weight, task.bad_bits)
     for name, stack in stacks.items():
         _write_coadd(store, f"coadd/{task.run}_{name}", task.patch, stack)
+    planes = {name: stack.planes()["image"] for name, stack in stacks.items()}
+    write_thumbnail(store, task.run, task.patch, planes)
     figures = {"n_pixels": int((stacks["matched"].n_image > 0).sum())}
     return Receipt("coadd", task.unit, task.digest, time.perf_counter() - start, figures)
 

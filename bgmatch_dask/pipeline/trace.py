@@ -47,8 +47,8 @@ class Traced(Generic[Task]):
         name = str(worker.name)
         limit = int(getattr(worker.memory_manager, "memory_limit", 0) or 0)
         started = UnitStarted(self.stage, unit, name, limit)
-        message = {"board": self.board, "at": time.time(), "events": [to_message(started)]}
-        worker.log_event(TOPIC, message | {"from": "worker"})
+        events = [{"at": time.time(), **to_message(started)}]
+        worker.log_event(TOPIC, {"board": self.board, "from": "worker", "events": events})
         return name
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bgmatch_dask.geometry import Box, SuperpixelGrid, TractGeometry
+from bgmatch_dask.geometry import SuperpixelGrid, TractGeometry
+from bgmatch_dask.pipeline.thumbnails import block_sums
 from bgmatch_dask.store import TractStore
 
 if TYPE_CHECKING:
@@ -72,27 +73,13 @@ def bin_mosaic(store: TractStore, path: str, max_pixels: int = MAX_PIXELS) -> Mo
     for patch in range(patches.n_patches):
         inner = patches.inner_box(patch)
         ys, xs = inner.slices_in(patches.plane_box(patch))
-        part_total, part_count = _block_sums(np.asarray(array[patch, ys, xs]), grid, inner)
+        part_total, part_count = block_sums(np.asarray(array[patch, ys, xs]), grid, inner)
         window = grid.window(inner).slices
         total[window] += part_total
         count[window] += part_count
     values = np.full(grid.shape, np.nan)
     np.divide(total, count, out=values, where=count > 0)
     return Mosaic(values, step, geometry)
-
-
-def _block_sums(
-    plane: NDArray[Any], grid: SuperpixelGrid, box: Box
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    window = grid.window(box)
-    good = np.isfinite(plane) if np.issubdtype(plane.dtype, np.floating) else plane != 0
-    values = np.where(good, plane, 0).astype(np.float64)
-    y, x = window.y_edges[:-1], window.x_edges[:-1]
-    total, count = (
-        np.add.reduceat(np.add.reduceat(part, y, axis=0), x, axis=1)
-        for part in (values, good.astype(np.float64))
-    )
-    return total, count
 
 
 def binned_wcs(geometry: TractGeometry, step: int) -> WCS:

@@ -85,6 +85,9 @@ def _run_started(board: Board, event: RunStarted, at: float) -> Board:
         rejected=event.rejected[:MOST_REJECTED],
         n_rejected=len(event.rejected),
         notes=board.notes,
+        # Workers speak for themselves and may be heard before the driver.
+        working=tuple(item for item in board.working if item.since >= at),
+        workers=tuple(worker for worker in board.workers if worker.seen >= at),
     )
 
 

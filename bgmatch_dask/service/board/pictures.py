@@ -1,0 +1,159 @@
+"""Small pictures of a run while it goes on: offset maps, and the mosaic before and after."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import LinearSegmentedColormap
+from numpy.typing import NDArray
+from PIL import Image
+
+from bgmatch_dask.errors import StoreError
+from bgmatch_dask.pipeline.events import Picture
+from bgmatch_dask.pipeline.thumbnails import read_thumbnail, thumbnail_grid
+from bgmatch_dask.store import TractStore
+
+__all__ = ("MosaicPainter", "offset_pictures")
+
+_MOST_BLOCKS = 96
+"""Pixels on the long side of an offset map."""
+_NO_DATA = (213, 221, 232, 255)
+_SHAPES = LinearSegmentedColormap.from_list("offsets", ["#0072b2", "#f7f7f7", "#d55e00"])
+_SHADES = 64
+"""Grey levels of a mosaic; more would make noise and bytes, not detail."""
+
+
+def offset_pictures(store: TractStore, run: str) -> Iterator[Picture]:
+    """Yield the offset map of every visit that has one: the level as text, the shape as colours.
+
+    All visits share one scale, which shows 98 % of all superpixels.
+    """
+    try:
+        offsets = store.array(f"match/{run}/offset")
+    except StoreError:
+        return
+    counts = store.array(f"superpixels/{store.spec.kind}/count")
+    shapes: dict[int, NDArray[np.float64]] = {}
+    levels: dict[int, float] = {}
+    for index in range(len(store.spec.visits)):
+        values = np.asarray(offsets[index], np.float64)
+        covered = (np.asarray(counts[index], np.float64) > 0) & np.isfinite(values)
+        if covered.any():
+            levels[index] = float(np.median(values[covered]))
+            shapes[index] = _thinned(np.where(covered, values - levels[index], np.nan))
+    sizes = [np.abs(shape[np.isfinite(shape)]) for shape in shapes.values()]
+    limit = float(np.percentile(np.concatenate(sizes), 98.0)) if sizes else 0.0
+    for index, shape in shapes.items():
+        label = f"{store.spec.visits[index]}: {levels[index]:+.4g}".replace("-", "\u2212")
+        png = _coloured(shape / (2.0 * (limit or 1.0)) + 0.5)
+        yield Picture(f"offset-{index}", "offset", label, png)
+
+
+def _thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    step = -(-max(values.shape) // _MOST_BLOCKS)
+    return values[::step, ::step]
+
+
+def _coloured(shares: NDArray[np.float64]) -> bytes:
+    pixels = (_SHAPES(np.clip(np.nan_to_num(shares, nan=0.5), 0, 1)) * 255).astype(np.uint8)
+    pixels[~np.isfinite(shares)] = _NO_DATA
+    return _png(Image.fromarray(pixels[::-1]).convert("RGB"))
+
+
+class MosaicPainter:
+    """The mosaic of the tract, growing patch by patch.
+
+    Parameters
+    ----------
+    store
+        The open store.
+    run
+        Name of the run.
+    """
+
+    def __init__(self, store: TractStore, run: str) -> None:
+        self._store, self._run = store, run
+        self._grid = thumbnail_grid(store.spec.geometry)
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._patches: set[int] = set()
+
+    def add(self, patch: int) -> None:
+        """Add a patch that has been coadded.
+
+        Raises
+        ------
+        StoreError
+            ``object-missing`` when it has not.
+        """
+        found = read_thumbnail(self._store, self._run, patch)
+        if patch in self._patches:
+            return
+        patches = self._store.spec.geometry.patches
+        window = self._grid.window(patches.inner_box(patch)).slices
+        for name, part in found.items():
+            sums = self._sums.setdefault(name, np.zeros((2, *self._grid.shape)))
+            sums[(slice(None), *window)] += part
+        self._patches.add(patch)
+
+    @property
+    def n_patches(self) -> int:
+        """Number of patches so far."""
+        return len(self._patches)
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the mosaics so far, at one stretch, each around its own median."""
+        means = {name: _mean(sums) for name, sums in self._sums.items()}
+        if "matched" not in means:
+            return
+        low, high = _stretch(means["matched"])
+        middle = _median(means["matched"])
+        text = f"{self.n_patches} of {self._store.spec.geometry.patches.n_patches} patches"
+        for kind, name in (("before", "unmatched"), ("after", "matched")):
+            if name in means:
+                shift = _median(means[name]) - middle
+                png = _grey((means[name] - shift - low) / (high - low))
+                yield Picture(f"mosaic-{kind}", kind, text, png)  # type: ignore[arg-type]
+
+
+def _mean(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    total, count = sums
+    means = np.full(total.shape, np.nan)
+    np.divide(total, count, out=means, where=count > 0)
+    return means
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else 0.0
+
+
+def _stretch(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return black and white: the sky in dark grey, faint light in the upper half."""
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return 0.0, 1.0
+    low, middle, high = (float(v) for v in np.percentile(known, [1.0, 50.0, 98.0]))
+    low = min(low, middle - 0.5 * (high - middle))
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def _grey(shares: NDArray[np.float64]) -> bytes:
+    """Return a picture of a few greys, and of one colour that is no grey where nothing is."""
+    levels = np.clip(np.nan_to_num(shares, nan=0.0), 0, 1) * (_SHADES - 1)
+    pixels = np.where(np.isfinite(shares), levels.round() + 1, 0).astype(np.uint8)
+    image = Image.fromarray(pixels[::-1])
+    image = Image.frombytes("P", image.size, image.tobytes())
+    greys: Any = colormaps["gray"](np.linspace(0, 1, _SHADES))[:, :3]
+    palette = [*_NO_DATA[:3], *(greys * 255).astype(int).ravel().tolist()]
+    image.putpalette(palette)
+    return _png(image)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
