@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bgmatch_dask.pipeline.view import open_tract
+    from bgmatch_dask.pipeline.view import open_offsets, open_tract
 
-__all__ = ("__version__", "open_tract")
+__all__ = ("__version__", "open_offsets", "open_tract")
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     """Load what is heavy when it is first asked for, so that importing the package is cheap."""
-    if name == "open_tract":
-        from bgmatch_dask.pipeline.view import open_tract
+    if name in {"open_offsets", "open_tract"}:
+        from bgmatch_dask.pipeline import view
 
-        return open_tract
+        return getattr(view, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,7 +23,15 @@ from bgmatch_dask.numerics.keys import (
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
-__all__ = ("FrameOffset", "at_superpixels", "on_wcs", "render", "render_flags", "render_variance")
+__all__ = (
+    "FrameOffset",
+    "at_superpixels",
+    "on_wcs",
+    "render",
+    "render_flags",
+    "render_variance",
+    "sample",
+)
 
 Array = NDArray[np.float64]
 
@@ -60,6 +68,23 @@ def render_variance(offset: Offset, box: Box) -> NDArray[np.float32]:
     """
     y, x = _positions(offset.grid, box)
     return linear_render(offset.variance, x, y)
+
+
+def sample(
+    offset: Offset, y: Array, x: Array
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
+    """Return offset, variance and flags on the product of rows and columns of tract pixels.
+
+    Positions may lie between pixels; on pixels the values are those of `render`,
+    `render_variance` and `render_flags`.
+    """
+    y, x = _in_superpixels(offset.grid, y, x)
+    rows, columns = _nearest(offset.flags.shape, y, x)
+    return (
+        keys_render(offset.nodes, x / offset.pitch + GUARD, y / offset.pitch + GUARD),
+        linear_render(offset.variance, x, y),
+        offset.flags[rows[:, np.newaxis], columns],
+    )
 
 
 def at_superpixels(offset: Offset) -> Array:

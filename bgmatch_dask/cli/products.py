@@ -26,7 +26,7 @@ RunName = Annotated[
     str,
     typer.Option("--run", callback=_plain_name, help="Name of the run inside the store."),
 ]
-Product = Literal["offset", "matched", "coadd", "unmatched-coadd", "nimage"]
+Product = Literal["offset", "background", "matched", "coadd", "unmatched-coadd", "nimage"]
 
 
 def report(store: StoreArgument, run: RunName = "main", json: Json = False) -> None:

@@ -29,6 +29,7 @@ __all__ = (
     "load_offset",
     "load_summary",
     "offset_on",
+    "offset_path",
     "save_solution",
     "save_summary",
     "save_visit_sums",
@@ -97,7 +98,7 @@ def save_solution(store: TractStore, run: str, solution: Solution) -> None:
             "variance": offset.variance,
             "flags": offset.flags,
         }
-        write_arrays(store, _offset_path(run, index), arrays)
+        write_arrays(store, offset_path(run, index), arrays)
 
 
 def load_offset(store: TractStore, run: str, visit: str) -> Offset:
@@ -108,7 +109,7 @@ def load_offset(store: TractStore, run: str, visit: str) -> Offset:
     StoreError
         ``offset-missing`` when the run has none: it is the reference, or nothing was solved.
     """
-    path = _offset_path(run, store.spec.visit_index(visit))
+    path = offset_path(run, store.spec.visit_index(visit))
     # The modification tag is in the key, so that a worker never serves a solution of before.
     tag = store.location.tag(path)
     if tag is None:
@@ -176,7 +177,8 @@ def write_arrays(store: TractStore, path: str, arrays: Mapping[str, NDArray[Any]
     store.location.write_bytes(path, buffer.getvalue())
 
 
-def _offset_path(run: str, index: int) -> str:
+def offset_path(run: str, index: int) -> str:
+    """Return the object that holds the offset of the visit at a place of the visit axis."""
     return f"match/{run}/offsets/{index:06d}.npz"
 
 

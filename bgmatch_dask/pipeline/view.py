@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -13,19 +13,28 @@ import xarray as xr
 from astropy.io.fits import Header
 from numpy.typing import NDArray
 
+from bgmatch_dask.background.offsets import render_flags
+from bgmatch_dask.background.solution import Flag, Offset
 from bgmatch_dask.coadd.layout import COADD_PLANES
-from bgmatch_dask.errors import StoreError
+from bgmatch_dask.errors import ConfigError, StoreError
 from bgmatch_dask.geometry import Box
-from bgmatch_dask.pipeline.results import Method, PatchOffset, load_summary, offset_on
+from bgmatch_dask.pipeline.results import (
+    Method,
+    PatchOffset,
+    load_offset,
+    load_summary,
+    offset_on,
+    offset_path,
+)
 from bgmatch_dask.store import Location, TractSpec, TractStore, open_store
 from bgmatch_dask.store.commit import is_committed
 from bgmatch_dask.store.layout import PLANES
 from bgmatch_dask.store.visits import read_visits
 from bgmatch_dask.warps.visit_facts import FACTS
 
-__all__ = ("MatchedWarps", "open_tract")
+__all__ = ("MatchedWarps", "Offsets", "open_offsets", "open_tract")
 
-Variable = tuple[tuple[str, ...], da.Array, dict[str, str]]
+Variable = tuple[tuple[str, ...], da.Array, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,14 @@ class MatchedWarps:
             return np.full(box.shape, np.nan, np.float32)
         return values + (offset.image(box) if plane == "image" else offset.variance(box))
 
+    def flags(self, visit: int, box: Box) -> NDArray[np.uint8]:
+        """Return the `Flag` bits of the offset on a box; 0 for the reference and the unmatched."""
+        store = open_store(self.url)
+        label = store.spec.visits[visit]
+        if label == self.reference or not self.knows(label, 0):
+            return np.zeros(box.shape, np.uint8)
+        return render_flags(load_offset(store, self.run, label), box)
+
     def knows(self, visit: str, patch: int) -> bool:
         """Whether there is a matched warp of a unit that has data."""
         return visit == self.reference or self.offset(visit, patch) is not None
@@ -99,6 +116,66 @@ class MatchedWarps:
             if error.code != "offset-missing":
                 raise
             return None
+
+
+class Offsets(Mapping[str, Offset]):
+    """The offsets of a run by visit, read when asked for; the reference has no entry.
+
+    Parameters
+    ----------
+    matched
+        The matched warps of a run whose offsets are surfaces over the tract.
+    """
+
+    def __init__(self, matched: MatchedWarps) -> None:
+        self.matched = matched
+        self._visits = _with_offset(open_store(matched.url), matched)
+
+    def __getitem__(self, visit: str) -> Offset:
+        """Return the offset of a visit; ``KeyError`` for the reference and the unknown."""
+        if visit not in self._visits:
+            raise KeyError(visit)
+        return load_offset(open_store(self.matched.url), self.matched.run, visit)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the visits, in the order of the visit axis."""
+        return iter(self._visits)
+
+    def __len__(self) -> int:
+        """Return the number of visits with an offset."""
+        return len(self._visits)
+
+
+def _with_offset(store: TractStore, matched: MatchedWarps) -> tuple[str, ...]:
+    return tuple(
+        visit
+        for index, visit in enumerate(store.spec.visits)
+        if visit != matched.reference and store.location.exists(offset_path(matched.run, index))
+    )
+
+
+def open_offsets(url: str, run: str = "main") -> Offsets:
+    """Return the mapping visit → offset of a finished run, without an entry for the reference.
+
+    Render an offset with `bgmatch_dask.background.offsets`: ``render`` on a box of tract pixels,
+    ``on_wcs`` on the pixels of any image.
+
+    Raises
+    ------
+    StoreError
+        ``store-missing``, or ``run-missing`` when the run is not finished.
+    ConfigError
+        ``offsets-per-warp`` when each warp was matched alone: there are no surfaces.
+    """
+    matched = MatchedWarps.of(Location.of(url), run)
+    if matched.method != "joint":
+        raise ConfigError(
+            "offsets-per-warp",
+            f"Run {run!r} matched each warp alone: its offsets are not surfaces over the tract",
+            where=matched.url,
+            fix="Read `matched` of open_tract, or export the product background.",
+        )
+    return Offsets(matched)
 
 
 def open_tract(url: str, run: str = "main") -> xr.Dataset:
@@ -115,8 +192,9 @@ def open_tract(url: str, run: str = "main") -> xr.Dataset:
     -------
     xarray.Dataset
         ``image``, ``variance``, ``mask`` (visit, patch, y, x) always. When the run is finished:
-        ``matched``, ``matched_variance`` (the same axes, nothing stored), ``offset``,
-        ``offset_variance``, ``flags`` (visit, sy, sx) unless each warp was matched alone, and
+        ``matched``, ``matched_variance`` (the same axes, nothing stored); ``matched_flags`` (the
+        same axes: where the offset of each pixel comes from), ``offset``, ``offset_variance`` and
+        ``flags`` (visit, sy, sx) unless each warp was matched alone; and
         ``coadd``, ``coadd_variance``, ``coadd_mask``, ``nimage`` and the same with
         ``unmatched_`` (patch, y, x) where the run made them. Pixel ``[y, x]`` of a patch is the
         tract pixel ``(patch_x0 + x, patch_y0 + y)``; ``sx``, ``sy`` are superpixel centres in
@@ -210,6 +288,12 @@ def _matched(store: TractStore, warps: MatchedWarps) -> dict[str, Variable]:
         array = store.array(f"{store.spec.kind}/{plane}")
         block = _blocks(_matched_block, array.shape, 2, array.dtype, warps=warps, plane=plane)
         out[name] = (("visit", "patch", "y", "x"), block, _unit(store, plane))
+    if warps.method == "joint":
+        shape = store.array(f"{store.spec.kind}/mask").shape
+        flags = _blocks(_flags_block, shape, 2, np.dtype(np.uint8), warps=warps)
+        meanings = " ".join(str(flag.name).lower() for flag in Flag)
+        masks: dict[str, Any] = {"flag_masks": [int(f) for f in Flag], "flag_meanings": meanings}
+        out["matched_flags"] = (("visit", "patch", "y", "x"), flags, masks)
     return out
 
 
@@ -248,6 +332,12 @@ def _matched_block(
     visit, patch = block_id[:2]
     box = open_store(warps.url).spec.geometry.patches.plane_box(patch)
     return warps.read(plane, visit, patch, box)[np.newaxis, np.newaxis]
+
+
+def _flags_block(*, warps: MatchedWarps, block_id: tuple[int, ...]) -> NDArray[np.uint8]:
+    visit, patch = block_id[:2]
+    box = open_store(warps.url).spec.geometry.patches.plane_box(patch)
+    return warps.flags(visit, box)[np.newaxis, np.newaxis]
 
 
 def _unit(store: TractStore, plane: str) -> dict[str, str]:

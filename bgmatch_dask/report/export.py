@@ -19,6 +19,7 @@ from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import MASK_PLANES, NO_DATA
 from bgmatch_dask.pipeline.results import load_offset, offset_on
 from bgmatch_dask.pipeline.view import MatchedWarps
+from bgmatch_dask.report.background_lists import export_background_lists
 from bgmatch_dask.report.fits_files import (
     Card,
     Plane,
@@ -34,7 +35,7 @@ from bgmatch_dask.warps.warp import Warp
 
 __all__ = ("Product", "export_fits", "offset_planes")
 
-Product = Literal["offset", "matched", "coadd", "unmatched-coadd", "nimage"]
+Product = Literal["offset", "background", "matched", "coadd", "unmatched-coadd", "nimage"]
 
 _FLAG_CARDS: tuple[Card, ...] = (
     ("FL_MEAS", int(Flag.MEASURED)),
@@ -73,7 +74,8 @@ def export_fits(
         The store and the run in it.
     product
         ``offset``: what is to be *added* to a visit, on the pixels of the tract, with its
-        variance and, where it is one surface over the tract, flags. ``matched``, ``coadd``,
+        variance and, where it is one surface over the tract, flags. ``background``: the same as
+        an LSST background list, see `bgmatch_dask.report.background_lists`. ``matched``, ``coadd``,
         ``unmatched-coadd``: image, mask and variance in the layout of an LSST ``ExposureF``.
         ``nimage``: visits per pixel of the coadd.
     out_dir
@@ -106,6 +108,8 @@ def export_fits(
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
+    if product == "background":
+        paths = export_background_lists(location, run, folder, visit, patch, whole_tract)
     for export in _exports(store, matched, product, visit):
         if whole_tract:
             paths += _write_tract(store, matched, export, folder)
@@ -134,7 +138,7 @@ def _check(
         raise ConfigError(
             "export-conflict", "A file of the whole tract has no patch", fix="Leave out one."
         )
-    if visit is not None and product not in {"offset", "matched"}:
+    if visit is not None and product not in {"offset", "background", "matched"}:
         raise ConfigError(
             "export-conflict", f"The product {product!r} has no visit", fix="Leave out --visit."
         )
@@ -153,7 +157,7 @@ def _exports(
     elif product == "matched":
         for label in store.spec.visits if visit is None else (visit,):
             yield _matched_export(store, matched, label)
-    else:
+    elif product != "background":
         yield _coadd_export(store, matched.run, product)
 
 
@@ -164,7 +168,7 @@ def _offset_exports(
     if matched.method == "per_warp":
         planes = planes[:2]
     for label in store.spec.visits if visit is None else (visit,):
-        patches = tuple(p for p in _patches_of(store, label) if matched.offset(label, p))
+        patches = tuple(p for p in store.patches_of(label) if matched.offset(label, p))
         if not patches and visit is not None:
             raise StoreError(
                 "offset-missing",
@@ -207,7 +211,7 @@ def _matched_export(store: TractStore, matched: MatchedWarps, visit: str) -> _Ex
             return matched.read("image", index, patch, box)
         return _infinite(matched.read("variance", index, patch, box))
 
-    patches = tuple(p for p in _patches_of(store, visit) if matched.knows(visit, p))
+    patches = tuple(p for p in store.patches_of(visit) if matched.knows(visit, p))
     return _Export("matched", visit, _warp_planes(store), read, patches, as_warp=True)
 
 
@@ -225,7 +229,7 @@ def _coadd_export(store: TractStore, run: str, product: Product) -> _Export:
 
     path = f"coadd/{run}_{kind}/image"
     all_patches = range(store.spec.geometry.patches.n_patches)
-    patches = tuple(p for p in all_patches if _holds_data(store, path, (p,)))
+    patches = tuple(p for p in all_patches if store.holds_plane(path, (p,)))
     return _Export(product, None, planes, read, patches, as_warp=product != "nimage")
 
 
@@ -242,18 +246,6 @@ def _warp_planes(store: TractStore) -> tuple[Plane, ...]:
 def _infinite(variance: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return a variance of the store as files hold it: infinite where there is no data."""
     return np.where(np.isnan(variance), np.float32(np.inf), variance)
-
-
-def _patches_of(store: TractStore, visit: str) -> tuple[int, ...]:
-    index = store.spec.visit_index(visit)
-    patches = range(store.spec.geometry.patches.n_patches)
-    return tuple(p for p in patches if _holds_data(store, f"{store.spec.kind}/image", (index, p)))
-
-
-def _holds_data(store: TractStore, path: str, index: tuple[int, ...]) -> bool:
-    """Whether a plane was written: planes that hold nothing are not stored."""
-    key = store.array(path).metadata.encode_chunk_key((*index, 0, 0))
-    return store.location.exists(f"{path}/{key}")
 
 
 def _cards(matched: MatchedWarps, export: _Export) -> list[Card]:

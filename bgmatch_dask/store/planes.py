@@ -50,6 +50,17 @@ class TractStore:
             self._arrays[path] = node
         return self._arrays[path]
 
+    def holds_plane(self, path: str, index: tuple[int, ...]) -> bool:
+        """Whether a plane of an array was written: planes that hold nothing are not stored."""
+        key = self.array(path).metadata.encode_chunk_key((*index, 0, 0))
+        return self.location.exists(f"{path}/{key}")
+
+    def patches_of(self, visit: str) -> tuple[int, ...]:
+        """Return the patches on which a visit has a warp."""
+        index, path = self.spec.visit_index(visit), f"{self.spec.kind}/image"
+        patches = range(self.spec.geometry.patches.n_patches)
+        return tuple(p for p in patches if self.holds_plane(path, (index, p)))
+
     def group(self, path: str) -> zarr.Group:
         """Return a group by its path, made when missing."""
         return self._root.require_group(path)
