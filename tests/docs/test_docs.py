@@ -103,3 +103,21 @@ def test_the_command_of_the_cluster_page_runs(cluster, simulated, tmp_path, monk
     (tmp_path / "sim").symlink_to(simulated)
     line = next(line for line in commands(ROOT / "docs/cluster.md") if "--scheduler" in line)
     bgmatch(line.replace("tcp://127.0.0.1:8786", cluster.scheduler.address))
+
+
+def test_tests_of_the_table_of_faults_exist():
+    page = (ROOT / "docs/upstream_faults.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([FR])-?(\d+) \|(.*)\|$", page, re.MULTILINE)
+    expected = [("F", n) for n in range(1, 58)] + [("R", n) for n in range(1, 22)]
+    assert [(kind, int(number)) for kind, number, _ in rows] == expected
+    without = []
+    for kind, number, row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row)
+        if not named:
+            assert row.rstrip().endswith("| none")
+            without.append(f"{kind}{number}")
+        for path, name in named:
+            source = (ROOT / path).read_text(encoding="utf-8")
+            assert re.search(rf"^def {name}\(", source, re.MULTILINE), f"{path}::{name}"
+    # What no test can show is documentation, layout, or said to be open.
+    assert set(without) <= {"F54", "F55", "R12", "R13", "R14", "R16"}
