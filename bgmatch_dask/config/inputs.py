@@ -44,6 +44,8 @@ class InputConfig(Section):
     """Which warps of a Butler repository, where `source` is `butler`."""
     profile: str = "lsst"
     """Reader profile: `lsst`, `2mass`, `sdss`, `generic`, or the path of a profile file (YAML)."""
+    join: bool = False
+    """Let the inputs join what the store holds, on its tract; otherwise they are all there is."""
     on_bad_input: Literal["skip", "fail"] = "skip"
     """`skip`: leave a bad input out, report it, exit with 3. `fail`: stop at the first one."""
     max_megapixels: float = Field(default=100.0, gt=0)

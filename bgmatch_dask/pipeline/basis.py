@@ -17,7 +17,7 @@ from bgmatch_dask.store import Ledger
 from bgmatch_dask.store.receipt import Basis, Receipt, digest_of
 from bgmatch_dask.store.traffic import checksum
 
-__all__ = ("code_version", "settings_of", "unit_basis", "why_again")
+__all__ = ("code_version", "differing_fields", "settings_of", "unit_basis", "why_again")
 
 _SCIENCE = ("background", "coadd", "numerics", "warps", "geometry.py", "maskplanes.py")
 """Parts of the package that decide about numbers."""
@@ -110,9 +110,10 @@ def _reason(ledger: Ledger, before: str, now: str) -> str:
         return "not done yet"
     old, new = Basis.parse(before), Basis.parse(now)
     changed = old.changed(new)
+    fields = differing_fields(ledger, old.settings, new.settings)
     texts = {
         "inputs": "input files changed",
-        "settings": f"config changed{_fields(ledger, old.settings, new.settings)}",
+        "settings": f"config changed{f': {fields}' if fields else ''}",
         "code": f"code changed: {old.code} → {new.code}",
         "upstream": "stored warps or offsets changed",
     }
@@ -121,14 +122,13 @@ def _reason(ledger: Ledger, before: str, now: str) -> str:
     return "; ".join(texts[name] for name in causes)
 
 
-def _fields(ledger: Ledger, before: str, now: str) -> str:
+def differing_fields(ledger: Ledger, before: str, now: str) -> str:
+    """Return the settings that differ between two digests, for people; empty if not known."""
     old, new = ledger.settings(before), ledger.settings(now)
-    changes = [
-        f"{name} {_brief(old.get(name))} → {_brief(new.get(name))}"
-        for name in sorted({*old, *new})
-        if old.get(name) != new.get(name)
-    ]
-    return f": {', '.join(changes)}" if old and new and changes else ""
+    if not (old and new):
+        return ""
+    changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    return ", ".join(f"{n} {_brief(old.get(n))} → {_brief(new.get(n))}" for n in changed)
 
 
 def _brief(value: object) -> str:

@@ -109,7 +109,10 @@ class RunContext:
 
     @contextmanager
     def record(self, stage: str, unit: str = "tract") -> Iterator[dict[str, Any]]:
-        """Write a receipt of what the driver itself writes; figures may be put into the dict."""
+        """Write a receipt of what the driver itself writes; figures may be put into the dict.
+
+        Where nothing had to be written, the receipt of before holds.
+        """
         start, started = time.perf_counter(), time.time()
         figures: dict[str, Any] = {}
         with recorded() as traffic:
@@ -117,7 +120,9 @@ class RunContext:
         receipt = Receipt(stage, unit, "", time.perf_counter() - start, figures, started=started)
         receipt = replace(receipt, written=traffic.written)
         known = self.ledger.read(stage).get(unit)
-        if known is None or (known.written, known.figures) != (receipt.written, figures):
+        if receipt.written and (
+            known is None or (known.written, known.figures) != (receipt.written, figures)
+        ):
             self.ledger.append(stage, [receipt])
 
     def create_group(self, path: str, fill: Callable[[zarr.Group], object]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,9 +13,9 @@ from bgmatch_dask.maskplanes import DETECTIONS, bits_of
 from bgmatch_dask.pipeline.basis import settings_of, unit_basis
 from bgmatch_dask.pipeline.reference_choice import check_reference
 from bgmatch_dask.pipeline.tasks import Clipping, IngestTask
-from bgmatch_dask.store import Location, TractSpec
+from bgmatch_dask.store import Ledger, Location, TractSpec, read_spec
 from bgmatch_dask.store.receipt import digest_of
-from bgmatch_dask.warps.catalogue import scan_inputs
+from bgmatch_dask.warps.catalogue import Catalogue, scan_inputs
 from bgmatch_dask.warps.profile import Profile, load_profile
 from bgmatch_dask.warps.sources import load_source
 from bgmatch_dask.warps.tract import Layout, lay_out
@@ -121,18 +121,17 @@ def make_plan(config: RunConfig) -> TractPlan:
         bad and ``inputs.on_bad_input`` is ``fail``.
     """
     profile = load_profile(config.inputs.profile)
-    max_pixels = int(config.inputs.max_megapixels * 1e6)
-    catalogue = scan_inputs(load_source(config.inputs), profile, max_pixels=max_pixels)
-    if not catalogue.files:
-        first = catalogue.rejected[0]
-        raise PlanError(
-            "inputs-unusable",
-            f"None of the {len(catalogue.rejected)} inputs can be used; "
-            f"the first: [{first.code}] {first.detail}",
-            where=first.source,
-        )
-    layout = lay_out(catalogue.files, config.tract)
-    check_reference(config.reference, layout.visits)
+    location = Location.of(config.store.url, config.store.options)
+    there = read_spec(location) if config.inputs.join else None
+    catalogue = _scan(config, profile, config.inputs.paths)
+    layout = lay_out(catalogue.files, config.tract, there.geometry if there else None)
+    if there is not None and profile.layout == "image":
+        # A unit of images is made of all its files, also of those that came on an earlier night.
+        before = _earlier_files(config, location, layout)
+        catalogue = _scan(config, profile, (*config.inputs.paths, *before))
+        layout = lay_out(catalogue.files, config.tract, there.geometry)
+        _refuse_lost_files(before, layout)
+    check_reference(config.reference, (*layout.visits, *(there.visits if there else ())))
     rejected = (*catalogue.rejected, *layout.rejected)
     refuse_bad_input(config, rejected)
     spec = TractSpec(
@@ -142,10 +141,46 @@ def make_plan(config: RunConfig) -> TractPlan:
         bin_size=config.background.bin_size,
         chunk=config.store.chunk,
     )
-    location = Location.of(config.store.url, config.store.options)
     tasks = _ingest_tasks(config, profile, layout, location)
     settings = ingest_settings(config, profile, layout.geometry)
     return TractPlan(config, location, spec, tasks, rejected, catalogue.passed_over, settings)
+
+
+def _scan(config: RunConfig, profile: Profile, paths: Sequence[str]) -> Catalogue:
+    max_pixels = int(config.inputs.max_megapixels * 1e6)
+    source = load_source(config.inputs.model_copy(update={"paths": tuple(paths)}))
+    catalogue = scan_inputs(source, profile, max_pixels=max_pixels)
+    if not catalogue.files:
+        first = catalogue.rejected[0]
+        raise PlanError(
+            "inputs-unusable",
+            f"None of the {len(catalogue.rejected)} inputs can be used; "
+            f"the first: [{first.code}] {first.detail}",
+            where=first.source,
+        )
+    return catalogue
+
+
+def _earlier_files(config: RunConfig, location: Location, layout: Layout) -> list[str]:
+    """Return the other files of the units that new files touch, as their receipts name them."""
+    known = Ledger(location, config.run).read("ingest")
+    names: set[str] = set()
+    for visit, patch, files in layout.units:
+        receipt = known.get(f"{visit}/{patch}")
+        if receipt is not None:
+            names |= {item.name for item in receipt.inputs} - {file.path for file in files}
+    return sorted(names)
+
+
+def _refuse_lost_files(before: Sequence[str], layout: Layout) -> None:
+    lost = set(before) - {file.path for _, _, files in layout.units for file in files}
+    if lost:
+        raise PlanError(
+            "join-inputs-lost",
+            f"{len(lost)} file(s) of units that the new ones touch are no longer there",
+            where=min(lost),
+            fix="Bring them back: a unit is made of all its files.",
+        )
 
 
 def refuse_bad_input(config: RunConfig, rejected: tuple[Rejected, ...]) -> None:

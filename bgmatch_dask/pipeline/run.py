@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from bgmatch_dask.pipeline.events import Listener
 from bgmatch_dask.pipeline.per_warp import per_warp, visit_figures, warp_rows
 from bgmatch_dask.pipeline.plan import TractPlan
 from bgmatch_dask.pipeline.results import save_summary
+from bgmatch_dask.pipeline.resume import with_whole_paths
 from bgmatch_dask.pipeline.stages import Ingested, Matching
 from bgmatch_dask.store import Ledger
 from bgmatch_dask.store.commit import commit_run, is_committed, uncommit_run
@@ -45,11 +46,19 @@ from bgmatch_dask.store.lock import hold_store
 from bgmatch_dask.store.receipt import digest_of
 from bgmatch_dask.store.traffic import Written
 
-__all__ = ("run_tract",)
+__all__ = ("Until", "run_tract")
+
+
+Until: TypeAlias = Literal["ingest", "offsets", "coadd"]
+"""The last thing that a run does."""
 
 
 def run_tract(
-    plan: TractPlan, engine: Engine | None = None, listeners: Sequence[Listener] = ()
+    plan: TractPlan,
+    engine: Engine | None = None,
+    listeners: Sequence[Listener] = (),
+    *,
+    until: Until = "coadd",
 ) -> dict[str, Any]:
     """Carry out a plan: ingest, match and coadd.
 
@@ -63,11 +72,14 @@ def run_tract(
         Where units run; default: in this process.
     listeners
         Called with every event.
+    until
+        Stop early: a run that made no coadds is not finished, and the next one goes on from here.
 
     Returns
     -------
     dict
-        The summary, also stored as ``runs/<run>/summary.json``; JSON types.
+        The summary, also stored as ``runs/<run>/summary.json`` when the run is finished; of one
+        that stopped early, the units, rejected inputs and times. JSON types.
 
     Raises
     ------
@@ -81,22 +93,26 @@ def run_tract(
         with hold_store(plan.location, f"run {plan.config.run}") as lock:
             run.ledger.guard = lock.check
             uncommit_run(plan.location, plan.config.run)
-            return _carry_out(run.with_store(rebin=not _other_products(plan)))
+            return _carry_out(run.with_store(rebin=not _other_products(plan)), until)
 
 
-def _carry_out(run: RunContext) -> dict[str, Any]:
+def _carry_out(run: RunContext, until: Until) -> dict[str, Any]:
     plan = run.plan
     with run.record("plan"):
         plan.location.write_json(f"runs/{plan.config.run}/plan.json", plan.to_json())
         plan.location.write_json(
-            f"runs/{plan.config.run}/config.json", plan.config.model_dump(mode="json")
+            f"runs/{plan.config.run}/config.json", with_whole_paths(plan.config)
         )
     ingested = stages.ingest(run)
+    if until == "ingest":
+        return _partial(run, ingested)
     choice, sums = stages.reference(run, ingested)
     if plan.config.match.method == "per_warp":
         matching, found = _match_per_warp(run, ingested, choice, sums)
     else:
         matching, found = _match_jointly(run, ingested, choice, sums)
+    if until == "offsets":
+        return _partial(run, ingested)
     stages.match(run, ingested, matching)
     stages.coadd(run, ingested, matching)
     summary = _summarise(run, ingested, choice) | found | {"timings": dict(run.timings)}
@@ -104,6 +120,17 @@ def _carry_out(run: RunContext) -> dict[str, Any]:
         save_summary(plan.location, plan.config.run, summary)
     _commit(run, len(ingested.rejected))
     return summary
+
+
+def _partial(run: RunContext, ingested: Ingested) -> dict[str, Any]:
+    """Return what can be told of a run that stops before its products are made."""
+    return {
+        "run": run.plan.config.run,
+        "visits": len({visit for visit, _ in ingested.usable}),
+        "units": len(ingested.usable),
+        "rejected": [asdict(rejection) for rejection in ingested.rejected],
+        "timings": dict(run.timings),
+    }
 
 
 def _other_products(plan: TractPlan) -> bool:

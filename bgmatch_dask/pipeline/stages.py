@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +18,22 @@ from bgmatch_dask.background.superpixels import SuperpixelSums, from_array, merg
 from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.coadd.layout import COADD_PLANES
 from bgmatch_dask.errors import InputError, Rejected
+from bgmatch_dask.geometry import SuperpixelWindow
 from bgmatch_dask.maskplanes import bits_of
 from bgmatch_dask.pipeline.basis import settings_of, unit_basis
 from bgmatch_dask.pipeline.context import RunContext
-from bgmatch_dask.pipeline.plan import clipping, stage_digest
+from bgmatch_dask.pipeline.difference_units import (
+    Batch,
+    difference_settings,
+    forget_unused,
+    plan_batches,
+)
+from bgmatch_dask.pipeline.joining import known_units, place_of
+from bgmatch_dask.pipeline.plan import stage_digest
 from bgmatch_dask.pipeline.reference_choice import choose
 from bgmatch_dask.pipeline.results import Method, save_solution, save_visit_sums
 from bgmatch_dask.pipeline.tasks import (
     CoaddTask,
-    DifferenceTask,
     MatchTask,
     coadd_patch,
     difference_patch,
@@ -37,7 +43,9 @@ from bgmatch_dask.pipeline.tasks import (
 )
 from bgmatch_dask.store import Receipt
 from bgmatch_dask.store.layout import PLANES, create_patch_array, create_plane_array
+from bgmatch_dask.store.receipt import digest_of
 from bgmatch_dask.store.visits import write_visits
+from bgmatch_dask.warps.tract import natural_key
 
 __all__ = (
     "Ingested",
@@ -72,7 +80,13 @@ class Ingested:
 
     def digests_of(self, patch: int) -> dict[str, str]:
         """Return the digests of the stored pixels of the usable warps of a patch, by visit."""
-        return {v: self.receipts[f"{v}/{patch}"].content for v in self.visits_of(patch)}
+        return {v: self.pixels_of(v, patch) for v in self.visits_of(patch)}
+
+    def pixels_of(self, visit: str, patch: int) -> str:
+        """Return the digest of the stored pixels of a warp."""
+        written = self.receipts[f"{visit}/{patch}"].written
+        pixels = [astuple(item) for item in written if not item.name.startswith("superpixels/")]
+        return digest_of(pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +122,14 @@ def ingest(run: RunContext) -> Ingested:
     InputError
         ``no-data`` when no input has a usable pixel.
     """
-    write_visits(run.plan.location, run.plan.visits)
+    planned = {task.visit for task in run.plan.ingest}
+    with run.record("visits"):
+        facts = {visit: facts for visit, facts in run.plan.visits.items() if visit in planned}
+        write_visits(run.plan.location, facts)
     receipts = run.run_units("ingest", ingest_unit, run.plan.ingest, run.plan.settings)
-    usable = tuple(
-        (task.visit, task.patch)
-        for task in run.plan.ingest
-        if receipts[task.unit].figures.get("n_valid")
-    )
+    receipts |= known_units(run.plan, run.ledger) if run.plan.config.inputs.join else {}
+    usable = tuple(place_of(u) for u, r in receipts.items() if r.figures.get("n_valid"))
+    usable = tuple(sorted(usable, key=lambda place: (place[1], natural_key(place[0]))))
     found = [rejection for receipt in receipts.values() for rejection in receipt.rejected]
     # A file that touches several patches is rejected by each; people want to read it once.
     rejected = tuple(dict.fromkeys([*run.plan.rejected, *found, *_empty(run, receipts)]))
@@ -132,6 +147,10 @@ def _empty(run: RunContext, receipts: Mapping[str, Receipt]) -> list[Rejected]:
         used = bool(receipt.figures.get("n_valid")) or bool(receipt.rejected)
         silent[task.visit] = silent.get(task.visit, True) and not used
         sources.setdefault(task.visit, task.files[0].path)
+    for unit, receipt in receipts.items():
+        # A visit that joined before is there, whatever a further file of it gives.
+        if place_of(unit)[0] in silent and receipt.figures.get("n_valid"):
+            silent[place_of(unit)[0]] = False
     return [
         Rejected("no-data", f"Visit {visit} has no usable pixel on the tract", sources[visit])
         for visit, empty in silent.items()
@@ -178,55 +197,28 @@ def difference(
     """Measure the differences of all visits to the hubs that cover them."""
     config = run.plan.config
     hubs = choose_hubs(coverage, choice.cost_order, choice.visit, max_hubs=config.match.hubs)
-    tasks = []
+    batches: list[Batch] = []
     for patch in range(run.plan.spec.geometry.patches.n_patches):
         pairs = pairs_for_patch(hubs, ingested.visits_of(patch))
-        if pairs:
-            tasks.append(_difference_task(run, ingested, patch, pairs))
-    run.run_units("difference", difference_patch, tasks, _difference_settings(run))
-    return _merge_differences(run, tasks)
+        labels = [(str(hub), str(visit)) for hub, visit in pairs]
+        if labels:
+            batches += plan_batches(run, patch, labels, ingested.digests_of(patch))
+    tasks = [batch.task for batch in batches]
+    run.run_units("difference", difference_patch, tasks, difference_settings(run))
+    forget_unused(run, batches)
+    return _merge_differences(run, batches)
 
 
-def _difference_task(
-    run: RunContext, ingested: Ingested, patch: int, pairs: Sequence[Pair]
-) -> DifferenceTask:
-    labels = tuple((str(hub), str(visit)) for hub, visit in pairs)
-    clip = clipping(run.plan.config)
-    return DifferenceTask(
-        url=run.plan.location.url,
-        run=run.plan.config.run,
-        patch=patch,
-        pairs=labels,
-        clipping=clip,
-        outlier_sigma=run.plan.config.match.outlier_sigma,
-        digest=unit_basis(_difference_settings(run), upstream=[ingested.digests_of(patch), labels]),
-    )
-
-
-def _difference_settings(run: RunContext) -> dict[str, Any]:
-    return settings_of(
-        run.plan.config,
-        "background.bin_size",
-        "background.n_sigma",
-        "background.n_iter",
-        "background.mask",
-        "match.mask_detected",
-        "match.outlier_sigma",
-    )
-
-
-def _merge_differences(
-    run: RunContext, tasks: Sequence[DifferenceTask]
-) -> dict[Pair, SuperpixelSums]:
+def _merge_differences(run: RunContext, batches: Sequence[Batch]) -> dict[Pair, SuperpixelSums]:
     spec = run.plan.spec
     parts: dict[Pair, list[tuple[int, SuperpixelSums]]] = {}
-    for task in tasks:
-        for pair, sums in read_differences(run.store, task).items():
-            if np.any(sums.count > 0):
-                parts.setdefault(pair, []).append((task.patch, sums))
-    windows = {
-        task.patch: spec.grid.window(spec.geometry.patches.inner_box(task.patch)) for task in tasks
-    }
+    windows: dict[int, SuperpixelWindow] = {}
+    for batch in batches:
+        patch = batch.task.patch
+        windows[patch] = spec.grid.window(spec.geometry.patches.inner_box(patch))
+        for pair, sums in read_differences(run.store, batch.task).items():
+            if pair in batch.pairs and np.any(sums.count > 0):
+                parts.setdefault(pair, []).append((patch, sums))
     return {
         pair: merge(((windows[patch], sums) for patch, sums in found), spec.grid)
         for pair, found in sorted(parts.items(), key=lambda item: str(item[0]))
@@ -358,7 +350,7 @@ def solution_digest(solution: Solution) -> str:
 def _upstream(ingested: Ingested, matching: Matching, visit: str, patch: int) -> list[object]:
     """Return what a matched warp is made of."""
     return [
-        ingested.receipts[f"{visit}/{patch}"].content,
+        ingested.pixels_of(visit, patch),
         matching.digest,
         matching.reference,
         matching.has_offset(visit, patch),

@@ -150,25 +150,26 @@ def _on_box(warp: Warp, box: Box) -> tuple[NDArray[np.float32], NDArray[np.int32
 
 @dataclass(frozen=True, slots=True)
 class DifferenceTask:
-    """Measure hub − visit on one patch for a list of pairs; each warp is read once."""
+    """Measure hub − visit on one patch for a batch of pairs; each warp is read once."""
 
     url: str
     run: str
     patch: int
     pairs: tuple[tuple[str, str], ...]
+    pair_digests: tuple[str, ...]
+    """What each pair is measured from and how, in the order of the pairs."""
     clipping: Clipping
     outlier_sigma: float | None
     digest: str
-
-    @property
-    def unit(self) -> str:
-        """Key of the unit."""
-        return str(self.patch)
+    unit: str
+    """Key of the unit: the patch, and the name of the batch if it is not the first."""
 
     @property
     def path(self) -> str:
         """Object that holds the result."""
-        return f"match/{self.run}/differences/{self.patch:05d}.npz"
+        batch = self.unit.partition("/")[2]
+        name = f"{self.patch:05d}_{batch}" if batch else f"{self.patch:05d}"
+        return f"match/{self.run}/differences/{name}.npz"
 
 
 def difference_patch(task: DifferenceTask) -> Receipt:
@@ -185,7 +186,9 @@ def difference_patch(task: DifferenceTask) -> Receipt:
             parts[hub, visit] = to_array(_difference(store, task, box, held[hub], pixels))
     stacked = np.stack([parts[pair] for pair in task.pairs])
     write_arrays(store, task.path, {"sums": stacked})
-    return Receipt("difference", task.unit, task.digest, time.perf_counter() - start)
+    rows = zip(task.pairs, task.pair_digests, strict=True)
+    figures = {"pairs": [[*pair, digest] for pair, digest in rows]}
+    return Receipt("difference", task.unit, task.digest, time.perf_counter() - start, figures)
 
 
 Pixels = tuple[NDArray[np.float32], NDArray[np.int32]]

@@ -49,8 +49,19 @@ def natural_key(label: str) -> tuple[int, int, str]:
     return (0, int(label), label) if label.isdecimal() else (1, 0, label)
 
 
-def lay_out(files: Sequence[InputFile], config: TractConfig) -> Layout:
+def lay_out(
+    files: Sequence[InputFile], config: TractConfig, known: TractGeometry | None = None
+) -> Layout:
     """Lay out the tract and assign the files to its units.
+
+    Parameters
+    ----------
+    files
+        The inputs.
+    config
+        What the user says about the tract.
+    known
+        A tract that exists already; the inputs are laid on it as it is.
 
     Raises
     ------
@@ -59,16 +70,44 @@ def lay_out(files: Sequence[InputFile], config: TractConfig) -> Layout:
     """
     if not files:
         raise GeometryError("tract-undefined", "No usable input is left to lay out a tract from")
+    if known is not None:
+        same, strange = _of_band(files, known)
+        lay = _warps_on if files[0].box is not None else _images_on
+        return lay(known, same, strange)
     if files[0].box is not None:
         return _from_warps(files, config)
     return _from_images(files, config)
 
 
+def _of_band(
+    files: Sequence[InputFile], known: TractGeometry
+) -> tuple[list[InputFile], list[Rejected]]:
+    """Return the files of the band of a tract, and of its WCS if they have one, and the others."""
+    wcs = InputError("wcs-mismatch", "The WCS is not that of the tract in the store")
+    band = InputError("band-mismatch", f"The tract in the store is of band {known.band!r}")
+    same: list[InputFile] = []
+    rejected: list[Rejected] = []
+    for file in files:
+        if file.band and known.band and file.band not in known.band.split(","):
+            rejected.append(Rejected.from_error(band, file.path))
+        elif file.box is not None and _wcs_key(file.wcs_cards) != _wcs_key(known.wcs_cards):
+            rejected.append(Rejected.from_error(wcs, file.path))
+        else:
+            same.append(file)
+    return same, rejected
+
+
 def _from_warps(files: Sequence[InputFile], config: TractConfig) -> Layout:
     cards, same, rejected = _common_wcs(files)
     boxes = [file.box for file in same if file.box is not None]
-    patches = infer_patches(boxes, config)
-    geometry = TractGeometry(config.label, _band(same), cards, patches)
+    geometry = TractGeometry(config.label, _band(same), cards, infer_patches(boxes, config))
+    return _warps_on(geometry, same, rejected)
+
+
+def _warps_on(
+    geometry: TractGeometry, same: Sequence[InputFile], rejected: list[Rejected]
+) -> Layout:
+    patches = geometry.patches
     units: dict[tuple[int, str], list[InputFile]] = {}
     for file in same:
         patch = _patch_of(file, patches)
@@ -130,7 +169,13 @@ def _from_images(files: Sequence[InputFile], config: TractConfig) -> Layout:
     box = patches.tract_box
     wcs.wcs.crpix = [(box.width + 1) / 2, (box.height + 1) / 2]
     cards: Cards = tuple((c.keyword, c.value) for c in wcs.to_header().cards)
-    geometry = TractGeometry(config.label, _band(near), cards, patches)
+    return _images_on(TractGeometry(config.label, _band(near), cards, patches), near, rejected)
+
+
+def _images_on(
+    geometry: TractGeometry, near: Sequence[InputFile], rejected: list[Rejected]
+) -> Layout:
+    wcs, patches = geometry.wcs(), geometry.patches
     units: dict[tuple[int, str], list[InputFile]] = {}
     for file in near:
         touched = list(patches.patches_touching(footprint_box(file, wcs)))
