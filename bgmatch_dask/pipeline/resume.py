@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from bgmatch_dask.config import RunConfig
 from bgmatch_dask.errors import StoreError
+from bgmatch_dask.remote import split_options
 from bgmatch_dask.store import Location
-from bgmatch_dask.store.remote import split_options
 
 __all__ = ("stored_config", "with_whole_paths")
 
