@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgmatch_dask.maskplanes import MASK_PLANES, NO_DATA
+from bgmatch_dask.numerics.stacking import add_weighted
 from bgmatch_dask.numerics.superpixels import bin_statistics
 
 __all__ = ("SkyWeight", "Stack")
@@ -97,13 +98,18 @@ class Stack:
         """
         if not (np.isfinite(weight) and weight > 0):
             return
-        good = np.isfinite(image) & np.isfinite(variance) & ((mask & bad_bits) == 0)
-        np.add(self.weight, weight, out=self.weight, where=good)
-        np.add(self.total, weight * image.astype(np.float64), out=self.total, where=good)
-        squared = weight**2 * variance.astype(np.float64)
-        np.add(self.variance, squared, out=self.variance, where=good)
-        np.add(self.n_image, 1, out=self.n_image, where=good)
-        np.bitwise_or(self.mask, mask, out=self.mask, where=good)
+        add_weighted(
+            image,
+            variance,
+            mask,
+            weight,
+            bad_bits,
+            self.weight,
+            self.total,
+            self.variance,
+            self.n_image,
+            self.mask,
+        )
 
     def planes(self) -> dict[str, NDArray[Any]]:
         """Return image, variance (NaN where empty), mask and nimage of the mean."""

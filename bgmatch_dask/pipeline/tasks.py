@@ -23,6 +23,7 @@ from bgmatch_dask.background.superpixels import (
     measure_visit,
     to_array,
 )
+from bgmatch_dask.coadd.layout import COADD_PLANES
 from bgmatch_dask.coadd.stack import SkyWeight, Stack
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import CLIPPED
@@ -297,12 +298,54 @@ class CoaddTask:
 
 
 def coadd_patch(task: CoaddTask) -> Receipt:
-    """Carry out a `CoaddTask`."""
+    """Carry out a `CoaddTask`, a band of rows at a time: sums of a whole patch take gigabytes."""
     start = time.perf_counter()
     store = open_store(task.url)
-    box = store.spec.geometry.patches.outer_box(task.patch)
-    names = ("matched", "unmatched") if task.unmatched else ("matched",)
-    stacks = {name: Stack.empty(box.shape) for name in names}
+    planes = {
+        name: _blank_coadd(store, f"coadd/{task.run}_{name}")
+        for name in (("matched", "unmatched") if task.unmatched else ("matched",))
+    }
+    plane_box = store.spec.geometry.patches.plane_box(task.patch)
+    for box in _bands(store, task):
+        window = box.slices_in(plane_box)
+        for name, stack in _stack_band(store, task, box).items():
+            for plane, values in stack.planes().items():
+                planes[name][plane][window] = values
+    for name, whole in planes.items():
+        for plane, values in whole.items():
+            store.write_patch_plane(f"coadd/{task.run}_{name}/{plane}", task.patch, values)
+    window = store.spec.geometry.patches.outer_box(task.patch).slices_in(plane_box)
+    images = {name: whole["image"][window] for name, whole in planes.items()}
+    write_thumbnail(store, task.run, task.patch, images)
+    figures = {"n_pixels": int((planes["matched"]["nimage"] > 0).sum())}
+    return Receipt("coadd", task.unit, task.digest, time.perf_counter() - start, figures)
+
+
+def _blank_coadd(store: TractStore, path: str) -> dict[str, NDArray[Any]]:
+    """Return the planes of a coadd without any warp."""
+    shape = store.spec.geometry.patches.plane_shape
+    arrays = {name: store.array(f"{path}/{name}") for name in COADD_PLANES}
+    return {name: np.full(shape, a.fill_value, a.dtype) for name, a in arrays.items()}
+
+
+def _bands(store: TractStore, task: CoaddTask) -> list[Box]:
+    """Cut the patch into rows of chunks, so that every chunk is decoded once."""
+    patches = store.spec.geometry.patches
+    outer, plane = patches.outer_box(task.patch), patches.plane_box(task.patch)
+    # A model of a single warp is drawn whole, whatever the box.
+    rows = store.array(f"{store.spec.kind}/image").chunks[-2]
+    step = rows if task.method == "joint" else plane.height
+    bands = (
+        Box(plane.x0, y0, plane.width, step).intersect(outer)
+        for y0 in range(plane.y0, plane.y1, step)
+    )
+    return [band for band in bands if not band.empty]
+
+
+def _stack_band(store: TractStore, task: CoaddTask, box: Box) -> dict[str, Stack]:
+    stacks = {"matched": Stack.empty(box.shape)}
+    if task.unmatched:
+        stacks["unmatched"] = Stack.empty(box.shape)
     for visit, weight in task.weights:
         index = store.spec.visit_index(visit)
         image = store.read("image", index, task.patch, box)
@@ -317,19 +360,4 @@ def coadd_patch(task: CoaddTask) -> Receipt:
             image = image + offset.image(box)
             variance = variance + offset.variance(box)
         stacks["matched"].add(image, variance, mask, weight, task.bad_bits)
-    for name, stack in stacks.items():
-        _write_coadd(store, f"coadd/{task.run}_{name}", task.patch, stack)
-    planes = {name: stack.planes()["image"] for name, stack in stacks.items()}
-    write_thumbnail(store, task.run, task.patch, planes)
-    figures = {"n_pixels": int((stacks["matched"].n_image > 0).sum())}
-    return Receipt("coadd", task.unit, task.digest, time.perf_counter() - start, figures)
-
-
-def _write_coadd(store: TractStore, path: str, patch: int, stack: Stack) -> None:
-    patches = store.spec.geometry.patches
-    window = patches.outer_box(patch).slices_in(patches.plane_box(patch))
-    for name, values in stack.planes().items():
-        array = store.array(f"{path}/{name}")
-        full = np.full(patches.plane_shape, array.fill_value, values.dtype)
-        full[window] = values
-        store.write_patch_plane(f"{path}/{name}", patch, full)
+    return stacks
