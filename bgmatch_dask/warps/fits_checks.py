@@ -37,7 +37,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 _UNREADABLE = (
     *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
-    *(RuntimeError, MemoryError, zlib.error),
+    *(RuntimeError, MemoryError, zlib.error, fits.VerifyError),
 )
 """What astropy raises for bytes that are not what their headers say."""
 

@@ -29,7 +29,11 @@ _MAX_EXPANSION = 1100
 _HARMLESS = 1 << 26
 """An expansion below this many bytes needs no explanation."""
 
+_CODINGS = frozenset({"GZIP_1", "GZIP_2", "RICE_1", "RICE_ONE", "NOCOMPRESS"})
+"""Codings of tiles whose decoders take no size from the stream."""
+
 _NUMBERS = frozenset({"BITPIX", "NAXIS", "PCOUNT", "GCOUNT", "ZBITPIX", "ZNAXIS"})
+_BITPIX = frozenset({8, 16, 32, 64, -32, -64})
 _PREFIXES = ("NAXIS", "ZNAXIS", "ZTILE")
 
 
@@ -97,6 +101,15 @@ def _take_cards(block: bytes, numbers: dict[str, int], where: str) -> bool:
         key = block[start : start + 8].rstrip().decode("latin-1")
         if key == "END":
             return True
+        if key == "ZCMPTYPE":
+            coding = block[start + 10 : start + _CARD].split(b"/")[0].strip(b" '").decode("latin-1")
+            if coding not in _CODINGS:
+                raise InputError(
+                    "compression-unsupported",
+                    f"The image is compressed as {coding!r}",
+                    where=where,
+                    fix=f"Compress it as one of {', '.join(sorted(_CODINGS))}.",
+                )
         if key in _NUMBERS or (key.startswith(_PREFIXES) and key[-1:].isdecimal()):
             text = block[start + 10 : start + _CARD].split(b"/")[0].strip()
             try:
@@ -114,6 +127,8 @@ def _pixels(numbers: Mapping[str, int], index: int, where: str) -> int:
     lengths = [numbers.get(f"{z}NAXIS{axis + 1}", 0) for axis in range(min(axes, _MAX_AXES + 1))]
     if not 0 <= axes <= _MAX_AXES or min(lengths, default=0) < 0:
         raise _unreadable(f"HDU {index} has impossible axes", where)
+    if not {numbers.get("BITPIX", 8), numbers.get("ZBITPIX", 8)} <= _BITPIX:
+        raise _unreadable(f"HDU {index} has pixels of an impossible size", where)
     if min(numbers.get("PCOUNT", 0), numbers.get("GCOUNT", 1)) < 0:
         raise _unreadable(f"HDU {index} has an impossible size", where)
     tiles = [value for key, value in numbers.items() if key.startswith("ZTILE")]

@@ -38,6 +38,8 @@ _WCS_CARD = re.compile(
     r"(WCSAXES|RADESYS|EQUINOX|LONPOLE|LATPOLE|(CTYPE|CRVAL|CRPIX|CUNIT|CDELT|CROTA)[12]"
     r"|(CD|PC)[12]_[12]|PV[12]_\d+|(A|B|AP|BP)_(ORDER|\d_\d))"
 )
+_TEXT = ("CTYPE", "CUNIT", "RADESYS")
+_FARTHEST = 2**31
 _PLANE_DTYPES: Mapping[str, tuple[int, ...]] = {
     "IMAGE": (-32, -64),
     "VARIANCE": (-32, -64),
@@ -245,7 +247,7 @@ def _xy0(header: fits.Header, where: str) -> tuple[int, int]:
             )
         first = value + 1 - header.get(f"CRPIX{axis}A", 1)
         shift = header.get(f"LTV{axis}", -first)
-        if first != int(first) or first != -shift:
+        if first != int(first) or first != -shift or abs(first) > _FARTHEST:
             raise InputError(
                 "xy0-mismatch",
                 f"XY0 on axis {axis} is {first} in WCS A and {-shift} in LTV{axis}",
@@ -258,6 +260,8 @@ def _xy0(header: fits.Header, where: str) -> tuple[int, int]:
 
 def _tract_wcs(header: fits.Header, x0: int, y0: int, where: str) -> Cards:
     cards = {key: value for key, value in header.items() if _WCS_CARD.fullmatch(key)}
+    if any(isinstance(value, str) != key.startswith(_TEXT) for key, value in cards.items()):
+        raise InputError("wcs-unusable", "A card of the WCS holds no number", where=where)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
         celestial = bool(cards) and WCS(fits.Header(list(cards.items()))).has_celestial

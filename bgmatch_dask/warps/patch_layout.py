@@ -7,14 +7,23 @@ boxes of LSST sky maps start at a multiple of the inner size.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 
 from bgmatch_dask.config import TractConfig
 from bgmatch_dask.errors import GeometryError
 from bgmatch_dask.geometry import Box, PatchGrid
 
-__all__ = ("infer_patches",)
+__all__ = ("GROWTH", "infer_patches", "settle_patches")
+
+GROWTH = 256
+"""Pixels by which LSST's direct warps go beyond the outer box of their patch, on each side."""
+
+_MAX_ODD = 1 / 3
+"""Largest share of warps that may be left out to make sense of the others."""
+_MAX_TRIES = 16
 
 _KNOWN = ((4000, 100), (3000, 200))
 """Inner size and border of the two LSST tract builders, for patches without neighbours."""
@@ -29,6 +38,9 @@ Axis = tuple[int, int, int, int]
 def infer_patches(boxes: Sequence[Box], config: TractConfig) -> PatchGrid:
     """Return the smallest patch grid whose outer boxes are those of the warps.
 
+    Warps that all go `GROWTH` beyond their outer boxes are known for what they are, so that the
+    border is that of the patches.
+
     Parameters
     ----------
     boxes
@@ -41,6 +53,57 @@ def infer_patches(boxes: Sequence[Box], config: TractConfig) -> PatchGrid:
     GeometryError
         ``patches-unclear`` when the boxes do not settle the grid.
     """
+    shrunk = [box.grow(-GROWTH) for box in boxes]
+    may_be_grown = all(box.width > 0 and box.height > 0 for box in shrunk)
+    try:
+        plain = _infer(boxes, config)
+    except GeometryError:
+        if not may_be_grown:
+            raise
+        small = _infer(shrunk, config)
+        # A warp holds at least the inner box of its patch.
+        if any(b.width < small.inner_width or b.height < small.inner_height for b in shrunk):
+            raise
+        return small
+    if may_be_grown and plain.border > GROWTH and config.border is None:
+        with suppress(GeometryError):
+            small = _infer(shrunk, config)
+            if small.inner_width == plain.inner_width and small.inner_height == plain.inner_height:
+                return small
+    return plain
+
+
+def settle_patches(boxes: Sequence[Box], config: TractConfig) -> tuple[PatchGrid, frozenset[Box]]:
+    """Return the patch grid, and the boxes of few warps that fit no patch of it.
+
+    Raises
+    ------
+    GeometryError
+        ``patches-unclear`` when the boxes do not settle the grid, or too many do not fit.
+    """
+    try:
+        return infer_patches(boxes, config), frozenset()
+    except GeometryError as error:
+        first = error
+    counts = Counter(boxes)
+    # The rarest first; among equals the order of the boxes decides, not that of the files.
+    rare = sorted(counts, key=lambda b: (counts[b], b.x0, b.y0, b.width, b.height))
+    odd: frozenset[Box] = frozenset()
+    for _ in range(_MAX_TRIES):
+        for candidate in rare:
+            left_out = odd | {candidate}
+            kept = [box for box in boxes if box not in left_out]
+            if len(kept) < len(boxes) * (1 - _MAX_ODD):
+                continue
+            with suppress(GeometryError):
+                return infer_patches(kept, config), left_out
+        if not rare:
+            break
+        odd |= {rare.pop(0)}
+    raise first
+
+
+def _infer(boxes: Sequence[Box], config: TractConfig) -> PatchGrid:
     columns = sorted({(b.x0, b.x1) for b in boxes})
     rows = sorted({(b.y0, b.y1) for b in boxes})
     x, y = _axis(columns, config, 0), _axis(rows, config, 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -78,6 +79,9 @@ def stat_input(name: str) -> Stat:
     """
     if not is_remote(name):
         status = Path(name).stat()
+        if not stat.S_ISREG(status.st_mode):
+            # A pipe or a device would keep its reader waiting for ever.
+            raise _unreadable(name, "It is not a file")
         return Stat(status.st_size, status.st_mtime_ns)
     if urlsplit(name).scheme in _WEB:
         with _web(name, "HEAD") as answer:

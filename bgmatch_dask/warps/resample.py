@@ -22,6 +22,7 @@ from bgmatch_dask.warps.fits_checks import open_checked
 from bgmatch_dask.warps.noise import sky_sigma
 from bgmatch_dask.warps.places import UNREACHABLE
 from bgmatch_dask.warps.profile import Profile
+from bgmatch_dask.warps.tile_sizes import check_tiles
 from bgmatch_dask.warps.tract import footprint_box
 from bgmatch_dask.warps.warp import Warp
 
@@ -106,6 +107,7 @@ def _read_frame(file: InputFile, profile: Profile, max_pixels: int, tract_wcs: W
     with open_checked(file.path, max_pixels=max_pixels, checksum=profile.checksum) as hdus:
         hdu = image_hdu(hdus, profile.hdu)
         header = hdu.header.copy()
+        check_tiles(hdu)
         raw = np.asarray(hdu.data, dtype=np.float64)
         inner_mask = _mask_in_file(hdus, profile, raw.shape)
     wcs = celestial_wcs(header)
@@ -136,6 +138,7 @@ def _factor(profile: Profile, header: Any, wcs: WCS, tract_wcs: WCS) -> float:  
 def _mask_in_file(hdus: Any, profile: Profile, shape: tuple[int, ...]) -> NDArray[np.int32] | None:  # noqa: ANN401
     if profile.mask is None or profile.mask.hdu is None:
         return None
+    check_tiles(hdus[profile.mask.hdu])
     return _named_planes(np.asarray(hdus[profile.mask.hdu].data), profile, shape)
 
 
@@ -148,7 +151,9 @@ def _mask_beside(
     if path is None or not path.exists():
         return np.zeros(shape, np.int32)
     with open_checked(path, max_pixels=max_pixels) as hdus:
-        return _named_planes(np.asarray(image_hdu(hdus, None).data), profile, shape)
+        hdu = image_hdu(hdus, None)
+        check_tiles(hdu)
+        return _named_planes(np.asarray(hdu.data), profile, shape)
 
 
 def _named_planes(

@@ -19,6 +19,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from bgmatch_dask.numerics.byte_planes import join_bytes
+from bgmatch_dask.warps.tile_sizes import check_tiles
 
 deflate: Any = None
 with suppress(ImportError):  # zlib gives the same bytes more slowly.
@@ -56,6 +57,7 @@ def read_plane(hdu: fits.ImageHDU | fits.CompImageHDU, window: Window) -> NDArra
     """
     table = _tiles(hdu)
     if table is None:
+        check_tiles(hdu)
         return np.asarray(hdu.section[window])
     return _decode(table, window)
 

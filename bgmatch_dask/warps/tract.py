@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from astropy.coordinates import SkyCoord
+from astropy.io.fits import Header
+from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
+from astropy.wcs.utils import proj_plane_pixel_area
 from numpy.typing import NDArray
 
 from bgmatch_dask.config import TractConfig
 from bgmatch_dask.errors import GeometryError, InputError, Rejected
 from bgmatch_dask.geometry import Box, PatchGrid, TractGeometry
 from bgmatch_dask.warps.catalogue import InputFile
-from bgmatch_dask.warps.patch_layout import infer_patches
+from bgmatch_dask.warps.patch_layout import settle_patches
 
 __all__ = ("Layout", "lay_out")
 
@@ -99,8 +103,17 @@ def _of_band(
 
 def _from_warps(files: Sequence[InputFile], config: TractConfig) -> Layout:
     cards, same, rejected = _common_wcs(files)
+    same, far = _near_warps(same, cards, config)
     boxes = [file.box for file in same if file.box is not None]
-    geometry = TractGeometry(config.label, _band(same), cards, infer_patches(boxes, config))
+    patches, odd = settle_patches(boxes, config)
+    unfit = InputError(
+        "box-unfit",
+        "The warp's size or place is that of no patch of the tract",
+        fix="Make the warp again, or set tract.patch_inner and tract.border.",
+    )
+    rejected += [*far, *(Rejected.from_error(unfit, f.path) for f in same if f.box in odd)]
+    same = [file for file in same if file.box not in odd]
+    geometry = TractGeometry(config.label, _band(same), cards, patches)
     return _warps_on(geometry, same, rejected)
 
 
@@ -137,6 +150,28 @@ def _common_wcs(
         if key != common
     ]
     return same[0].wcs_cards, same, rejected
+
+
+def _near_warps(
+    files: Sequence[InputFile], cards: Cards, config: TractConfig
+) -> tuple[list[InputFile], list[Rejected]]:
+    """Leave out warps whose place would blow up the tract; the patches between are made too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)
+        scale = float(np.sqrt(proj_plane_pixel_area(WCS(Header(list(cards))).celestial)))
+    reach = config.max_extent / 2 / scale
+    centres = [(f.box.x0 + f.box.width // 2, f.box.y0 + f.box.height // 2) for f in files if f.box]
+    middle = tuple(sorted(values)[len(values) // 2] for values in zip(*centres, strict=True))
+    far = [max(abs(x - middle[0]), abs(y - middle[1])) > reach for x, y in centres]
+    error = InputError(
+        "outside-tract",
+        f"The warp lies more than {config.max_extent / 2:g} deg from the middle of all warps",
+        fix="Leave it out, or raise tract.max_extent.",
+    )
+    return (
+        [f for f, out in zip(files, far, strict=True) if not out],
+        [Rejected.from_error(error, f.path) for f, out in zip(files, far, strict=True) if out],
+    )
 
 
 def _wcs_key(cards: Cards) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from bgmatch_dask.config import TractConfig
 from bgmatch_dask.errors import GeometryError
 from bgmatch_dask.geometry import Box, PatchGrid
-from bgmatch_dask.warps.patch_layout import infer_patches
+from bgmatch_dask.warps.patch_layout import GROWTH, infer_patches, settle_patches
 
 AUTO = TractConfig()
 QUICK = settings(deadline=None, max_examples=100)
@@ -140,3 +140,21 @@ def test_boxes_that_contradict_the_given_sizes_are_unclear():
 def test_order_and_repetition_of_the_boxes_do_not_matter():
     boxes = _boxes(PatchGrid(0, 0, 600, 600, 50, 3, 2), clipped=True)
     assert infer_patches(boxes[::-1] * 3, AUTO) == infer_patches(boxes, AUTO)
+
+
+@pytest.mark.parametrize("config", [AUTO, TractConfig(patch_inner=4000, border=100)])
+@pytest.mark.parametrize("clipped", [True, False])
+def test_direct_warps_that_go_beyond_their_patches_are_known(config, clipped):
+    """The default border of LSST's direct warps is 256 pixels around the outer box."""
+    grid = PatchGrid(0, 0, 4000, 4000, 100, 3, 3)
+    boxes = [box.grow(GROWTH) for box in _boxes(grid, clipped=clipped)]
+    assert infer_patches(boxes, config) == grid
+
+
+def test_few_boxes_that_fit_nothing_are_named_and_left_out():
+    grid = PatchGrid(0, 0, 600, 600, 50, 3, 2)
+    boxes = _boxes(grid, clipped=True) * 2
+    odd = {Box(137, 0, 650, 650), Box(0, 0, 70, 50)}
+    assert settle_patches([*boxes, *odd], AUTO) == (grid, frozenset(odd))
+    with pytest.raises(GeometryError):
+        settle_patches([*boxes[:2], *odd], AUTO)
