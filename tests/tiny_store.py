@@ -12,6 +12,7 @@ from bgmatch_dask.background.solution import Flag, Offset
 from bgmatch_dask.coadd.layout import COADD_PLANES
 from bgmatch_dask.geometry import PatchGrid, TractGeometry
 from bgmatch_dask.maskplanes import NO_DATA
+from bgmatch_dask.pipeline.diagnostics import COLUMNS, save_diagnostics
 from bgmatch_dask.pipeline.results import save_solution, save_summary, save_visit_sums
 from bgmatch_dask.pipeline.tasks import CoaddTask, coadd_patch
 from bgmatch_dask.store import Location, TractSpec, TractStore, create_tract
@@ -65,6 +66,7 @@ def fill_tiny_store(location: Location, unit: str = "DN") -> Location:
     save_solution(store, RUN, SimpleNamespace(offsets=offsets))
     _coadd(store)
     save_summary(location, RUN, summary(unit))
+    save_diagnostics(location, RUN, unit, *diagnostics())
     commit_run(location, RUN, {})
     return location
 
@@ -156,6 +158,16 @@ def summary(unit: str = "DN") -> dict:
         "rejected": [{"code": bad, "detail": "'\"" + bad, "source": "/data/" + bad}],
         "timings": {bad: 1.5, "solve": 0.25},
     }
+
+
+def diagnostics() -> tuple[list[dict], list[dict]]:
+    """Return rows of diagnostics of the visits and warps, hostile as the summary."""
+    visits = [
+        {c.name: None for c in COLUMNS} | _visit_row(visit) | {"patch": None, "cv_rms": 0.1 + i}
+        for i, visit in enumerate(VISITS)
+    ]
+    warps = [row | {"patch": p} for row in visits for p in PATCHES[row["visit"]]]
+    return visits, warps
 
 
 def _visit_row(visit: str) -> dict:

@@ -35,8 +35,10 @@ __all__ = (
     "Stretch",
     "before_after",
     "choose_stretch",
+    "convergence_figure",
     "depth_map",
     "difference_histogram",
+    "patch_map",
     "timings_bar",
 )
 
@@ -268,6 +270,46 @@ def _log_bins(values: NDArray[np.float64], limit: float) -> NDArray[np.float64]:
     high = float(sizes.max()) * 1.05
     low = max(float(sizes.min()) * 0.95, high * 1e-6)
     return np.geomspace(min(low, high / 10), high, 41)
+
+
+def patch_map(values: NDArray[np.float64], unit: str) -> bytes:
+    """Draw one figure per patch, shape (ny, nx), with numbers where there is room for them."""
+    ny, nx = values.shape
+    width = 7.0
+    figure = blank(width, float(np.clip((width - 1.6) * ny / nx + 0.8, 1.8, 9.0)))
+    ax = figure.add_subplot()
+    ax.set_facecolor(NO_DATA_COLOUR)
+    image = ax.imshow(np.ma.masked_invalid(values), origin="lower", cmap="YlOrBr", vmin=0.0)
+    if max(ny, nx) <= _MAX_COLOURS:
+        middle = 0.6 * float(np.nanmax(values, initial=0.0))
+        for (iy, ix), value in np.ndenumerate(values):
+            text = f"{iy * nx + ix}\n{value:.2g}" if np.isfinite(value) else str(iy * nx + ix)
+            colour = "white" if value > middle else INK
+            ax.text(ix, iy, text, ha="center", va="center", fontsize=FONT - 1, color=colour)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("patch column", fontsize=FONT)
+    ax.set_ylabel("patch row", fontsize=FONT)
+    ax.tick_params(labelsize=FONT)
+    bar = figure.colorbar(image, ax=ax, **_bar([ax]))
+    bar.ax.tick_params(labelsize=FONT)
+    bar.set_label(f"rms residual [{plain_label(unit)}]", fontsize=FONT, parse_math=False)
+    return png(figure)
+
+
+def convergence_figure(changes: Sequence[float], unit: str) -> bytes:
+    """Draw the change of the offsets in each iteration on a logarithmic scale."""
+    figure = blank(7.0, 3.4)
+    ax = figure.add_subplot()
+    values = np.where(np.asarray(changes, np.float64) > 0, changes, np.nan)
+    ax.plot(np.arange(1, len(values) + 1), values, marker="o", color=ACCENT)
+    if np.isfinite(values).any():
+        ax.set_yscale("log")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("iteration", fontsize=FONT)
+    ax.set_ylabel(f"rms change [{plain_label(unit)}]", fontsize=FONT, parse_math=False)
+    _plain_axes(ax)
+    return png(figure)
 
 
 def timings_bar(timings: Mapping[str, float]) -> bytes:

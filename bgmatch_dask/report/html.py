@@ -12,7 +12,9 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from bgmatch_dask.pipeline.diagnostics import load_diagnostics
 from bgmatch_dask.pipeline.results import load_summary
+from bgmatch_dask.report.explain import summarise_patches, worst_match
 from bgmatch_dask.report.pictures import Picture, draw_pictures
 from bgmatch_dask.store import Location, open_store
 
@@ -23,6 +25,7 @@ _QUANTITIES = ("chi2", "depth", "variance", "level")
 _MOST_REJECTED, _MOST_CANDIDATES = 200, 20
 """Rows beyond these are counted, not listed."""
 _WORST_PAIRS = 5
+_MOST_PATCHES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ _COLUMNS = (
     Column("n_patches", "patches"),
     Column("measured", "measured"),
     Column("fit_rms", "fit RMS"),
+    Column("cv_rms", "left-out RMS"),
     Column("matched_mse", "matched MSE"),
     Column("diff_variance", "diff. variance"),
     Column("ratio", "ratio"),
@@ -89,13 +93,19 @@ def write_report(location: Location, run: str) -> str:
     """
     summary = load_summary(location, run)
     store = open_store(location.url)
-    pictures = draw_pictures(store, run, summary)
+    diagnostics = load_diagnostics(location, run)
+    patches = summarise_patches(diagnostics["warps"])
+    pictures = draw_pictures(store, run, summary, patches)
     name = f"runs/{run}/report.html"
-    location.write_bytes(name, render_report(summary, pictures).encode())
+    location.write_bytes(name, render_report(summary, pictures, diagnostics).encode())
     return location.child(name)
 
 
-def render_report(summary: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
+def render_report(
+    summary: Mapping[str, Any],
+    pictures: Sequence[Picture],
+    diagnostics: Mapping[str, Any] | None = None,
+) -> str:
     """Return the report as HTML.
 
     Parameters
@@ -104,7 +114,11 @@ def render_report(summary: Mapping[str, Any], pictures: Sequence[Picture]) -> st
         Summary of the run. All of its text is escaped, wherever it came from.
     pictures
         Figures from `bgmatch_dask.report.pictures.draw_pictures`.
+    diagnostics
+        Tables from `bgmatch_dask.pipeline.diagnostics.load_diagnostics`, if there are any.
     """
+    visits, warps = (list((diagnostics or {}).get(name, ())) for name in ("visits", "warps"))
+    patches = summarise_patches(warps)
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -122,6 +136,9 @@ def render_report(summary: Mapping[str, Any], pictures: Sequence[Picture]) -> st
         facts=_facts(summary),
         attention=_attention(summary),
         pictures=pictures,
+        tile=worst_match(summary, visits, warps),
+        patches=patches[:_MOST_PATCHES],
+        patches_hidden=max(len(patches) - _MOST_PATCHES, 0),
         worst=_worst_pairs(summary["pairs"]),
         columns=_COLUMNS,
         visits=_visit_rows(summary["visits"]),
@@ -134,6 +151,7 @@ def render_report(summary: Mapping[str, Any], pictures: Sequence[Picture]) -> st
         rejected_hidden=max(len(rejected) - _MOST_REJECTED, 0),
         unmatched=unmatched[:_MOST_REJECTED],
         unmatched_hidden=max(len(unmatched) - _MOST_REJECTED, 0),
+        solver={k: v for k, v in summary["solver"].items() if k != "convergence"},
         config_yaml=yaml.safe_dump(summary["config"], sort_keys=False, allow_unicode=True),
     )
 
@@ -145,7 +163,7 @@ def _css() -> Markup:
 def _facts(summary: Mapping[str, Any]) -> list[Fact]:
     visits, overlaps = summary["visits"], summary["overlaps"]
     matched = sum(v["status"] in {"matched", "reference"} for v in visits)
-    warned = sum(v.get("gate") == "warn" for v in visits)
+    warned = sum(v.get("gate") in {"warn", "drop"} for v in visits)
     patches = summary["plan"]["patches"]
     before, after = overlaps["rms_before"], overlaps["rms_after"]
     gain = f", {_times(before / after)} × smaller" if before and after else ""
@@ -171,7 +189,7 @@ def _attention(summary: Mapping[str, Any]) -> list[str]:
     lines = [
         f"Visit {row['visit']}: {'; '.join(_reasons(row, limits))}."
         for row in summary["visits"]
-        if row["status"] in {"disconnected", "dropped"} or row.get("gate") == "warn"
+        if row["status"] in {"disconnected", "dropped"} or row.get("gate") in {"warn", "drop"}
     ]
     if summary["rejected"]:
         lines.append(f"{len(summary['rejected'])} input(s) were rejected; see below.")
@@ -181,6 +199,7 @@ def _attention(summary: Mapping[str, Any]) -> list[str]:
 def _reasons(row: Mapping[str, Any], limits: Mapping[str, Any]) -> list[str]:
     """Say why a visit needs a look; reasons that are not known here are shown as they are."""
     sentences = {
+        "dropped": "left out of the matched coadd (match.gate)",
         "disconnected": "no chain of overlaps ties it to the reference, so it was left out of "
         "the matched coadd",
         "ratio": f"matched MSE / difference variance is {_num(row.get('ratio'))}, the limit is "
@@ -200,7 +219,7 @@ def _visit_rows(visits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         cells = {column.key: visit.get(column.key) for column in _COLUMNS}
         for share in ("coverage", "measured"):
             cells[share] = _percent(cells[share])
-        usual = visit["status"] in {"matched", "reference"} and visit.get("gate") != "warn"
+        usual = visit["status"] in {"matched", "reference"} and visit.get("gate") == "pass"
         rows.append({"cells": cells, "flagged": not usual})
     return rows
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bgmatch_dask.background.solution import Flag
 from bgmatch_dask.report.canvas import FONT, INK, blank, plain_label, png
 
-__all__ = ("PER_SHEET", "OffsetMap", "offset_sheets", "symmetric_limit")
+__all__ = ("PER_SHEET", "OffsetMap", "offset_sheets", "sigma_sheets", "symmetric_limit")
 
 PER_SHEET = 24
 """Most visits on one sheet."""
@@ -37,6 +37,8 @@ class OffsetMap:
     """Bits of `Flag`, same shape."""
     covered: NDArray[np.bool_]
     """Superpixels where the visit has pixels, same shape."""
+    sigma: NDArray[np.float64] | None = None
+    """Standard error of the offset, same shape [image unit]."""
 
     @property
     def level(self) -> float:
@@ -72,9 +74,55 @@ def offset_sheets(maps: Sequence[OffsetMap], unit: str) -> Iterator[bytes]:
     unit
         Unit of the image.
     """
-    limit, view = symmetric_limit(maps), _view_shape(maps)
-    for first in range(0, len(maps), PER_SHEET):
-        yield _sheet(maps[first : first + PER_SHEET], limit, view, plain_label(unit))
+    limit = symmetric_limit(maps)
+    panels = [_Panel(m, m.shape, f"{m.level:+.4g}") for m in maps]
+    label = f"offset − its median [{plain_label(unit)}]"
+    yield from _sheets(panels, _Colours("RdBu_r", -limit, limit, label))
+
+
+def sigma_sheets(maps: Sequence[OffsetMap], unit: str) -> Iterator[bytes]:
+    """Draw the standard errors of the offsets in the same way; visits without one are left out.
+
+    The median over the superpixels of the visit is in the title.
+    """
+    panels = []
+    for item in maps:
+        if item.sigma is not None:
+            values = np.where(item.covered, item.sigma, np.nan)
+            known = values[np.isfinite(values)]
+            panels.append(
+                _Panel(item, values, f"median {np.median(known):.2g}" if known.size else "")
+            )
+    parts = [p.values[np.isfinite(p.values)] for p in panels]
+    known = np.concatenate(parts) if parts else np.empty(0)
+    high = float(np.percentile(known, 98.0)) if known.size else 0.0
+    label = f"standard error of the offset [{plain_label(unit)}]"
+    yield from _sheets(panels, _Colours("cividis", 0.0, high or 1.0, label))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Panel:
+    """What is drawn of one visit."""
+
+    item: OffsetMap
+    values: NDArray[np.float64]
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Colours:
+    """One colour scale for all panels."""
+
+    cmap: str
+    low: float
+    high: float
+    label: str
+
+
+def _sheets(panels: Sequence[_Panel], colours: _Colours) -> Iterator[bytes]:
+    view = _view_shape([panel.item for panel in panels])
+    for first in range(0, len(panels), PER_SHEET):
+        yield _sheet(panels[first : first + PER_SHEET], colours, view)
 
 
 def _view_shape(maps: Sequence[OffsetMap]) -> tuple[int, int]:
@@ -117,7 +165,7 @@ class _Panels:
         return (left / _WIDTH, bottom / self.height, *size)
 
 
-def _sheet(maps: Sequence[OffsetMap], limit: float, view: tuple[int, int], unit: str) -> bytes:
+def _sheet(maps: Sequence[_Panel], colours: _Colours, view: tuple[int, int]) -> bytes:
     rows = -(-len(maps) // _COLUMNS)
     columns = max(-(-len(maps) // rows), 3)
     width = (_WIDTH - _LEFT) / columns - _GAP_X
@@ -125,7 +173,7 @@ def _sheet(maps: Sequence[OffsetMap], limit: float, view: tuple[int, int], unit:
     figure = blank(_WIDTH, panels.height, fit=False)
     for i, item in enumerate(maps):
         ax = figure.add_axes(panels.place(i))
-        image = _draw(ax, item, limit, view)
+        image = _draw(ax, item, colours, view)
         left, below = i % columns == 0, i + columns >= len(maps)
         ax.tick_params(labelsize=FONT - 2)
         ax.set_xlabel("superpixel column" if below else "", fontsize=FONT - 1)
@@ -134,27 +182,28 @@ def _sheet(maps: Sequence[OffsetMap], limit: float, view: tuple[int, int], unit:
     bar = figure.colorbar(image, cax=place, orientation="horizontal", extend="both")
     place.tick_params(labelsize=FONT)
     bar.set_label(
-        f"offset − its median [{unit}]; hatched: extrapolated; grey: the visit has no pixels",
+        f"{colours.label}; hatched: extrapolated; grey: the visit has no pixels",
         fontsize=FONT,
         parse_math=False,
     )
     return png(figure)
 
 
-def _draw(ax: Axes, item: OffsetMap, limit: float, view: tuple[int, int]) -> Any:  # noqa: ANN401
+def _draw(ax: Axes, panel: _Panel, colours: _Colours, view: tuple[int, int]) -> Any:  # noqa: ANN401
+    item = panel.item
     ax.set_facecolor(_BLANK)
     image = ax.imshow(
-        np.ma.masked_invalid(item.shape),
+        np.ma.masked_invalid(panel.values),
         origin="lower",
-        cmap="RdBu_r",
-        vmin=-limit,
-        vmax=limit,
+        cmap=colours.cmap,
+        vmin=colours.low,
+        vmax=colours.high,
         interpolation="nearest",
     )
     _hatch(ax, item.covered & ((item.flags & Flag.EXTRAPOLATED) != 0))
     note = ", disconnected" if (item.flags & Flag.DISCONNECTED).any() else ""
     ax.set_title(
-        f"{plain_label(item.visit)}\n{_signed(item.level)}{note}",
+        f"{plain_label(item.visit)}\n{_signed(panel.title)}{note}",
         fontsize=FONT - 1,
         color=INK,
         parse_math=False,
@@ -166,8 +215,8 @@ def _draw(ax: Axes, item: OffsetMap, limit: float, view: tuple[int, int]) -> Any
     return image
 
 
-def _signed(level: float) -> str:
-    return f"{level:+.4g}".replace("-", "−")
+def _signed(number: str) -> str:
+    return number.replace("-", "−")
 
 
 def _hatch(ax: Axes, where: NDArray[np.bool_]) -> None:

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 
 from bgmatch_dask.errors import StoreError
+from bgmatch_dask.report.explain import PatchSummary
 from bgmatch_dask.report.figures import (
     before_after,
+    convergence_figure,
     depth_map,
     difference_histogram,
+    patch_map,
     timings_bar,
 )
 from bgmatch_dask.report.mosaic import Mosaic, bin_mosaic
-from bgmatch_dask.report.offset_maps import OffsetMap, offset_sheets
+from bgmatch_dask.report.offset_maps import OffsetMap, offset_sheets, sigma_sheets
 from bgmatch_dask.store import TractStore
 
 __all__ = ("Picture", "draw_pictures", "read_offset_maps")
@@ -58,7 +61,12 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
-def draw_pictures(store: TractStore, run: str, summary: Mapping[str, Any]) -> list[Picture]:
+def draw_pictures(
+    store: TractStore,
+    run: str,
+    summary: Mapping[str, Any],
+    patches: Sequence[PatchSummary] = (),
+) -> list[Picture]:
     """Draw all pictures that the run has data for.
 
     Parameters
@@ -69,6 +77,8 @@ def draw_pictures(store: TractStore, run: str, summary: Mapping[str, Any]) -> li
         Name of the run.
     summary
         Its summary.
+    patches
+        Summaries of its patches.
     """
     unit = str(summary["unit"])
     pictures = _coadd_pictures(store, run, unit)
@@ -76,6 +86,9 @@ def draw_pictures(store: TractStore, run: str, summary: Mapping[str, Any]) -> li
         pictures.append(_overlap_picture(summary["pairs"], unit))
     if summary["solver"].get("method") != "per_warp":
         pictures += _offset_pictures(read_offset_maps(store, run), unit)
+    if patches:
+        pictures.append(_patch_picture(store, patches, unit))
+    pictures += _convergence_picture(summary["solver"].get("convergence"), unit)
     if summary["timings"]:
         timings = {str(name): float(value or 0.0) for name, value in summary["timings"].items()}
         timings = dict(sorted(timings.items(), key=lambda item: _place_in_flow(item[0])))
@@ -135,8 +148,40 @@ def _overlap_picture(pairs: Sequence[Mapping[str, Any]], unit: str) -> Picture:
     )
 
 
+def _patch_picture(store: TractStore, patches: Sequence[PatchSummary], unit: str) -> Picture:
+    grid = store.spec.geometry.patches
+    values = np.full((grid.ny, grid.nx), np.nan)
+    for item in patches:
+        values[divmod(item.patch, grid.nx)] = item.rms
+    return Picture(
+        "patches",
+        "Map of the residuals of the patches",
+        "Rms of what is left of superpixels, over all visits of each patch, in the order of the "
+        "pixels: x to the right, y up. Grey: nothing measured.",
+        patch_map(values, unit),
+        _SMALL,
+    )
+
+
+def _convergence_picture(changes: object, unit: str) -> list[Picture]:
+    """Draw the rms change of the offsets in every iteration, where the solver tells it."""
+    known = [_number(v) for v in changes] if isinstance(changes, list) else []
+    if not known:
+        return []
+    return [
+        Picture(
+            "convergence",
+            "Change of the offsets in every iteration",
+            "Rms change of the offsets from one iteration of measuring and solving to the next.",
+            convergence_figure(known, unit),
+            _SMALL,
+        )
+    ]
+
+
 def _offset_pictures(maps: Sequence[OffsetMap], unit: str) -> list[Picture]:
     sheets = list(offset_sheets(maps, unit))
+    errors = list(sigma_sheets(maps, unit))
     return [
         Picture(
             "offsets",
@@ -147,13 +192,24 @@ def _offset_pictures(maps: Sequence[OffsetMap], unit: str) -> list[Picture]:
             sheet,
         )
         for number, sheet in enumerate(sheets, 1)
+    ] + [
+        Picture(
+            "errors",
+            f"Maps of the standard errors of the offsets, sheet {number} of {len(errors)}",
+            "Standard error of each offset, one scale for all visits; its square is added to the "
+            f"variance of the matched warp. Sheet {number} of {len(errors)}.",
+            sheet,
+        )
+        for number, sheet in enumerate(errors, 1)
     ]
 
 
 def read_offset_maps(store: TractStore, run: str) -> list[OffsetMap]:
     """Return the offsets of all visits that have one, in the order of the visit axis."""
     try:
-        values, flags = (store.array(f"match/{run}/{name}") for name in ("offset", "flags"))
+        values, variance, flags = (
+            store.array(f"match/{run}/{name}") for name in ("offset", "offset_variance", "flags")
+        )
     except StoreError:
         return []
     counts = store.array(f"superpixels/{store.spec.kind}/count")
@@ -162,7 +218,9 @@ def read_offset_maps(store: TractStore, run: str) -> list[OffsetMap]:
         offset = np.asarray(values[index], np.float64)
         if np.isfinite(offset).any():
             covered = np.asarray(counts[index], np.float64) > 0
-            maps.append(OffsetMap(visit, offset, np.asarray(flags[index], np.uint8), covered))
+            sigma = np.sqrt(np.asarray(variance[index], np.float64))
+            bits = np.asarray(flags[index], np.uint8)
+            maps.append(OffsetMap(visit, offset, bits, covered, sigma))
     return maps
 
 

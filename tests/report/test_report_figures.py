@@ -12,8 +12,10 @@ from bgmatch_dask.background.solution import Flag
 from bgmatch_dask.report.figures import (
     before_after,
     choose_stretch,
+    convergence_figure,
     depth_map,
     difference_histogram,
+    patch_map,
     timings_bar,
 )
 from bgmatch_dask.report.mosaic import Mosaic, bin_mosaic
@@ -21,6 +23,7 @@ from bgmatch_dask.report.offset_maps import (
     PER_SHEET,
     OffsetMap,
     offset_sheets,
+    sigma_sheets,
     symmetric_limit,
 )
 from bgmatch_dask.store import TractStore
@@ -101,9 +104,14 @@ def test_figures_draw_hostile_text_and_numbers():
     _size(difference_histogram([], [], [], ""))
     _size(timings_bar({bad: 1.0}))
     shape = (5, 4)
-    item = OffsetMap(bad, np.full(shape, 3.0), np.full(shape, 4, np.uint8), np.ones(shape, bool))
-    for sheet in offset_sheets([item], bad):
+    flags, covered = np.full(shape, 4, np.uint8), np.ones(shape, bool)
+    item = OffsetMap(bad, np.full(shape, 3.0), flags, covered, np.full(shape, np.nan))
+    for sheet in (*offset_sheets([item], bad), *sigma_sheets([item], bad)):
         _size(sheet)
+    _size(patch_map(np.full((2, 3), np.nan), bad))
+    _size(patch_map(np.eye(20), bad))
+    _size(convergence_figure([3.0, 0.1, 0.0, np.nan], bad))
+    _size(convergence_figure([0.0], bad))
 
 
 def test_offset_sheets_page_and_cover_visits_without_pixels():

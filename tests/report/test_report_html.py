@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from bgmatch_dask.errors import StoreError
+from bgmatch_dask.report.explain import summarise_patches, worst_match
 from bgmatch_dask.report.html import render_report, write_report
 from tests.tiny_store import EVIL, RUN, SCRIPT, build_tiny_store, summary
 
@@ -58,10 +62,11 @@ def test_page_is_one_file(report):
 
 def test_page_has_all_pictures_and_sections(report):
     page = _Elements(report)
-    assert page.tags.count("img") == 5
+    assert page.tags.count("img") == 7
     assert all(value for name, value in page.attributes if name == "alt")
     text = "".join(page.text)
     headings = ("Before and after", "Depth", "Offsets", "Visits", "Reference", "Rejected inputs")
+    headings = (*headings, "The worst match, explained", "Patches", "Standard error of each offset")
     for heading in (*headings, "Time", "Solver", "Configuration"):
         assert heading in text
     assert "90.0 → 0.0100 DN" in text
@@ -88,3 +93,80 @@ def test_unfinished_run_is_refused(tmp_path):
     with pytest.raises(StoreError) as caught:
         write_report(location, "other")
     assert caught.value.code == "run-missing"
+
+
+def visit(label, cv_rms, **more):
+    row = {"visit": label, "gate": "pass", "cv_rms": cv_rms, "coverage": 0.6, "patch": None}
+    return row | {"difference_variance": 4.0} | more
+
+
+def pair(hub, other, n, after):
+    return {
+        "hub": hub,
+        "visit": other,
+        "n_superpixels": n,
+        "before": 9.0,
+        "after": after,
+        "sigma": 0.1,
+    }
+
+
+def test_the_worst_match_is_explained_by_its_overlaps():
+    told = {"reference": {"visit": "r"}, "unit": "DN"}
+    told["pairs"] = [pair("r", "a", 9, 0.1), pair("b", "a", 3, -2.0), pair("a", "c", 30, 0.2)]
+    visits = [
+        visit("r", 9.0),
+        visit("a", 1.5, difference_variance=40.0),
+        visit("b", 0.2, gate="warn"),
+        visit("c", 0.1),
+        visit("lost", None),
+    ]
+    warps = [visit("a", 0.3, patch=0), visit("a", 2.1, patch=5), visit("c", 8.0, patch=6)]
+    found = worst_match(told, visits, warps)
+    assert found.visit == "a"
+    assert [n.visit for n in found.neighbours] == ["b", "c", "r"]
+    # Seen from the visit: neighbour minus visit, whichever of them is the hub.
+    assert [n.after for n in found.neighbours] == [-2.0, -0.2, 0.1]
+    assert [n.flagged for n in found.neighbours] == [True, False, False]
+    text = " ".join(found.reasons)
+    for part in ("1.5 DN", "3 visit(s)", "60 %", "has 30", "with b, which did not", "patch 5"):
+        assert part in text
+    assert "10 × as much" in text
+    quiet = worst_match(told, [visit("r", 1.0), visit("c", 0.3)], [])
+    assert "stands out" not in " ".join(quiet.reasons)
+    assert worst_match(told, [visit("r", 1.0), visit("lost", None)], []) is None
+
+
+def test_patches_are_summed_up_the_worst_first():
+    rows = [
+        visit("a", 3.0, patch=2, gate="warn"),
+        visit("b", 4.0, patch=2),
+        visit("a", 1.0, patch=0),
+        visit("b", None, patch=0),
+    ]
+    first, second = summarise_patches(rows)
+    assert (first.patch, first.n_warps, first.n_flagged, first.worst) == (2, 2, 1, "b")
+    assert first.rms == pytest.approx(12.5**0.5)
+    assert (second.patch, second.n_warps, second.rms) == (0, 1, 1.0)
+    assert summarise_patches([]) == []
+
+
+def test_a_browser_shows_the_page_without_error(tmp_path):
+    """The page as people see it: chromium draws all pictures and runs nothing."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("there is no chromium")
+    page = Path(write_report(build_tiny_store(tmp_path), RUN))
+    done = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu",
+            "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=1200,900", f"--screenshot={tmp_path / 'page.png'}", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert "Refused" not in done.stderr
+    with Image.open(tmp_path / "page.png") as image:
+        # A blank or half-drawn page has few colours.
+        assert image.size == (1200, 900)
+        assert len(image.convert("L").getcolors(256)) > 20
