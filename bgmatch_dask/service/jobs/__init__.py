@@ -1,1 +1,0 @@
-"""Jobs: submitted once, carried out beside the cluster, looked at from anywhere."""
