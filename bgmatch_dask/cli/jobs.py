@@ -114,26 +114,15 @@ def execute(settings: RunConfig, *, quiet: bool) -> dict[str, Any]:
     """Run a job on its cluster with progress, write its report and return its summary."""
     from contextlib import nullcontext
 
-    from bgmatch_dask.pipeline.engine import DaskEngine
-    from bgmatch_dask.pipeline.events import Note
     from bgmatch_dask.pipeline.plan import make_plan
-    from bgmatch_dask.pipeline.run import run_tract
-    from bgmatch_dask.report.html import write_report
-    from bgmatch_dask.service.board.feed import BoardFeed
-    from bgmatch_dask.service.board.plugin import board_link
     from bgmatch_dask.service.cluster import connect
     from bgmatch_dask.service.progress import progress_listener
+    from bgmatch_dask.service.work import carry_out
 
     made = make_plan(settings)
     bar = nullcontext() if quiet else progress_listener()
-    with bar as listener, connect(settings.cluster) as client, BoardFeed(made, client) as feed:
-        listeners = (feed,) if listener is None else (listener, feed)
-        for tell in listeners:
-            tell(Note(f"{len(made.spec.visits)} visits, {len(made.ingest)} units"))
-            tell(Note(f"board: {board_link(client, feed.key)}"))
-        summary = run_tract(made, DaskEngine(client), listeners)
-        summary["report"] = write_report(made.location, settings.run)
-    return summary
+    with bar as listener, connect(settings.cluster) as client:
+        return carry_out(made, client, () if listener is None else (listener,))
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

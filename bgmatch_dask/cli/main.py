@@ -5,7 +5,16 @@ from __future__ import annotations
 import typer
 
 from bgmatch_dask import __version__
-from bgmatch_dask.cli import bench, diagnostics, jobs, match_warps, products, settings, simulated
+from bgmatch_dask.cli import (
+    bench,
+    diagnostics,
+    jobs,
+    match_warps,
+    products,
+    settings,
+    simulated,
+    submitted,
+)
 
 __all__ = ("app",)
 
@@ -43,6 +52,16 @@ app.command("demo")(simulated.demo)
 app.command("simulate")(simulated.simulate)
 app.command("plan")(jobs.plan)
 app.command("run")(jobs.run)
+for _command in (
+    submitted.submit,
+    submitted.jobs,
+    submitted.status,
+    submitted.watch,
+    submitted.logs,
+    submitted.cancel,
+    submitted.resume,
+):
+    app.command(_command.__name__)(_command)
 app.command("match-warps")(match_warps.match_warps)
 app.command("report")(products.report)
 app.command("export")(products.export)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -14,6 +15,9 @@ from distributed.scheduler import KilledWorker
 from bgmatch_dask.errors import BgmatchError, ClusterError
 
 __all__ = ("DaskEngine", "Engine", "SerialEngine", "check_memory")
+
+_COUNT_SECONDS = 5.0
+"""How often the threads of the cluster are counted."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -61,11 +65,15 @@ class DaskEngine:
         A connected client.
     per_thread
         Tasks in flight per worker thread.
+    threads
+        Threads to keep busy even if there are fewer now: what an adaptive cluster can grow to.
     """
 
-    def __init__(self, client: Client, *, per_thread: int = 3) -> None:
+    def __init__(self, client: Client, *, per_thread: int = 3, threads: int = 0) -> None:
         self.client = client
         self.per_thread = per_thread
+        self.threads = threads
+        self._counted = (0, -_COUNT_SECONDS)
         # The scheduler takes two tasks of one name for one task, also from two clients.
         self._token = token_hex(6)
 
@@ -90,7 +98,8 @@ class DaskEngine:
                 if future.status != "finished":
                     raise self._explain(result, name, str(getattr(task, "unit", task)))
                 future.release()
-                self._submit(running, flying, function, islice(waiting, 1), name)
+                free = max(self._window() - len(flying), 0)
+                self._submit(running, flying, function, islice(waiting, free), name)
                 yield result
         finally:
             if flying and self.client.status == "running":
@@ -102,8 +111,12 @@ class DaskEngine:
         return min((int(w["memory_limit"]) for w in workers if w["memory_limit"]), default=None)
 
     def _window(self) -> int:
-        threads = int(sum(self.client.nthreads().values()))
-        return max(self.per_thread * threads, 1)
+        """Return how many tasks may be in flight; workers come and go during a stage."""
+        threads, at = self._counted
+        if time.monotonic() - at >= _COUNT_SECONDS:
+            threads = int(sum(self.client.nthreads().values()))
+            self._counted = (threads, time.monotonic())
+        return max(self.per_thread * max(threads, self.threads), 1)
 
     def _submit(
         self,

@@ -8,7 +8,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import dask
@@ -21,7 +21,15 @@ from bgmatch_dask.errors import ClusterError
 from bgmatch_dask.service.versions import address_of, check_versions
 from bgmatch_dask.service.worker_setup import THREAD_CAPS, WorkerSetup
 
-__all__ = ("EXTRAS", "connect", "connect_client", "load_extra", "scheduler_address", "security")
+__all__ = (
+    "EXTRAS",
+    "connect",
+    "connect_client",
+    "load_extra",
+    "made_for_job",
+    "scheduler_address",
+    "security",
+)
 
 EXTRAS = {
     "slurm": "dask_jobqueue",
@@ -200,12 +208,11 @@ def slurm_cluster(config: ClusterConfig) -> Any:  # noqa: ANN401
 
 
 @contextmanager
-def _kubernetes(config: ClusterConfig) -> Iterator[Client]:
+def _kubernetes(config: ClusterConfig, *, lasting: bool = False) -> Iterator[Client]:
     module = load_extra("kubernetes")
+    arguments = {"name": "bgmatch", "n_workers": config.workers, "shutdown_on_close": not lasting}
     with _refusals("kubernetes"):
-        cluster = module.KubeCluster(
-            **{"name": "bgmatch", "n_workers": config.workers} | config.options
-        )
+        cluster = module.KubeCluster(**arguments | config.options)
     with cluster:
         _scale(cluster, config)
         with Client(cluster) as client:
@@ -213,14 +220,25 @@ def _kubernetes(config: ClusterConfig) -> Iterator[Client]:
 
 
 @contextmanager
-def _gateway(config: ClusterConfig) -> Iterator[Client]:
+def _gateway(config: ClusterConfig, *, lasting: bool = False) -> Iterator[Client]:
     module = load_extra("gateway")
+    arguments = {"shutdown_on_close": not lasting}
     with _refusals("gateway"):
-        cluster = module.Gateway(config.scheduler).new_cluster(**config.options)
+        gateway = module.Gateway(config.scheduler)
+        cluster = gateway.new_cluster(**arguments | config.options)
     with cluster:
         _scale(cluster, config)
         with cluster.get_client(set_as_default=False) as client:
             yield client
+
+
+def made_for_job(config: ClusterConfig) -> AbstractContextManager[Client]:
+    """Make a cluster on Kubernetes or a gateway that goes on when the context ends.
+
+    Whoever works on it last ends it, with `distributed.Client.shutdown`.
+    """
+    make = {"kubernetes": _kubernetes, "gateway": _gateway}[config.kind]
+    return make(config, lasting=True)
 
 
 _OPEN = {

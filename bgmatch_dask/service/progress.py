@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -74,10 +75,19 @@ class RichProgress:
 
 
 class LineProgress:
-    """A line at the start and end of a stage and every few seconds in between."""
+    """A line at the start and end of a stage and every few seconds in between.
 
-    def __init__(self, *, every: float = 10.0) -> None:
+    Parameters
+    ----------
+    every
+        Seconds between two lines.
+    write
+        Takes one line; default: standard error.
+    """
+
+    def __init__(self, *, every: float = 10.0, write: Callable[[str], None] | None = None) -> None:
         self.every = every
+        self._write = write or _to_standard_error
         self._total = 0
         self._done = 0
         self._fresh = 0
@@ -124,8 +134,12 @@ class LineProgress:
         self._line(f"{stage}: {self._done}/{self._total}, about {left:.0f} s left")
 
     def _line(self, text: str) -> None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        self._write(text)
+
+
+def _to_standard_error(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 def progress_listener() -> RichProgress | LineProgress:

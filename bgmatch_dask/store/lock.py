@@ -11,19 +11,17 @@ it at once one wins, and an owner that was only asleep finds the higher number a
 from __future__ import annotations
 
 import json
-import os
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.store.location import Location
+from bgmatch_dask.store.owner import identity, known_dead
 
 __all__ = ("LockTiming", "StoreLock", "hold_store")
 
@@ -54,7 +52,7 @@ class StoreLock:
     def __init__(self, location: Location, purpose: str, timing: LockTiming) -> None:
         self.location = location
         self.timing = timing
-        self._owner = {"id": uuid.uuid4().hex, "purpose": purpose, **_identity()}
+        self._owner = {"id": uuid.uuid4().hex, "purpose": purpose, **identity()}
         self._number = 0
         self._beats = 0
         self._renewed = 0.0
@@ -132,7 +130,7 @@ class StoreLock:
 
     def _refuse_unless_stale(self, number: int) -> None:
         state = _read(self.location, number)
-        if _is_dead(state):
+        if known_dead(state):
             return
         age = time.time() - float(state.get("time", 0.0))
         if abs(age) < self.timing.stale:
@@ -184,42 +182,6 @@ def _read(location: Location, number: int) -> dict[str, Any]:
     except (StoreError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}
-
-
-def _identity() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "place": _place(),
-        "pid": os.getpid(),
-        "born": _born(os.getpid()),
-    }
-
-
-def _place() -> str:
-    """Return what tells machines, their boots and containers apart; empty where it cannot be."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
-
-
-def _born(pid: int) -> str:
-    """Return when a process started, in ticks since boot; empty when there is none."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    state, *rest = text.rsplit(")", 1)[1].split()
-    return "" if state in {"Z", "X"} else rest[18]
-
-
-def _is_dead(state: dict[str, Any]) -> bool:
-    """Whether the owner was a process of this machine that is no more."""
-    place = _place()
-    if not place or state.get("place") != place:
-        return False
-    return bool(_born(int(state["pid"])) != state.get("born"))
 
 
 def _held(location: Location, state: dict[str, Any]) -> StoreError:

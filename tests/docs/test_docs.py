@@ -53,6 +53,13 @@ def test_the_commands_reference_names_all_commands():
         "info",
         "config show",
         "match-warps",
+        "submit",
+        "jobs",
+        "status",
+        "watch",
+        "logs",
+        "cancel",
+        "resume",
         "diagnostics",
     ):
         assert f"`bgmatch {command}" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +42,19 @@ class Cluster:
         worker = _dask_process("dask_worker", [*arguments, *self.tls, *options], log, environment)
         self.workers.append(worker)
         return worker
+
+    @contextmanager
+    def held(self, condition: Callable[[], object]) -> Iterator[None]:
+        """Stop the workers that there are once a condition holds, and let them go on after."""
+        wait_until(condition, "the moment to stop the workers")
+        stopped = list(self.workers)
+        for worker in stopped:
+            worker.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for worker in stopped:
+                worker.send_signal(signal.SIGCONT)
 
 
 @contextmanager

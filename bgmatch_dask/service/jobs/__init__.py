@@ -1,0 +1,1 @@
+"""Jobs: submitted once, carried out beside the cluster, looked at from anywhere."""
