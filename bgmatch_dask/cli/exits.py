@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,22 +14,56 @@ import typer
 
 from bgmatch_dask.errors import BgmatchError, ConfigError
 
-__all__ = ("FAILURE", "INTERRUPTED", "PARTIAL", "USAGE", "finish", "print_json", "reported")
+__all__ = (
+    "DAMAGED",
+    "FAILURE",
+    "INTERRUPTED",
+    "PARTIAL",
+    "USAGE",
+    "finish",
+    "print_json",
+    "reported",
+)
 
-FAILURE, USAGE, PARTIAL, INTERRUPTED = 1, 2, 3, 130
+FAILURE, USAGE, PARTIAL, DAMAGED, INTERRUPTED, ENDED = 1, 2, 3, 4, 130, 143
+
+
+class _EndedError(KeyboardInterrupt):
+    """The system asked the process to end; it stops as at Ctrl-C."""
 
 
 @contextmanager
 def reported() -> Iterator[None]:
     """Turn errors on purpose into one plain line and an exit code."""
     try:
-        yield
+        with _ends_like_ctrl_c():
+            yield
     except BgmatchError as error:
         sys.stderr.write(f"bgmatch: {error}\n")
         raise typer.Exit(USAGE if isinstance(error, ConfigError) else FAILURE) from None
+    except _EndedError:
+        sys.stderr.write("bgmatch: ended; run the same command again to continue\n")
+        raise typer.Exit(ENDED) from None
     except KeyboardInterrupt:
         sys.stderr.write("bgmatch: interrupted; run the same command again to continue\n")
         raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _ends_like_ctrl_c() -> Iterator[None]:
+    """Let a process that is asked to end write down what is done, as Ctrl-C does."""
+
+    def end(*_: object) -> None:
+        raise _EndedError
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def finish(n_rejected: int) -> None:

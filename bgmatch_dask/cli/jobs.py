@@ -23,7 +23,7 @@ from bgmatch_dask.cli.options import (
 if TYPE_CHECKING:
     from bgmatch_dask.config import RunConfig
 
-__all__ = ("execute", "plan", "run")
+__all__ = ("execute", "plan", "print_summary", "run")
 
 
 def plan(
@@ -106,7 +106,7 @@ def run(
         if json:
             print_json(summary)
         else:
-            _print_summary(summary)
+            print_summary(summary)
     finish(len(summary["rejected"]))
 
 
@@ -125,7 +125,8 @@ def execute(settings: RunConfig, *, quiet: bool) -> dict[str, Any]:
         return carry_out(made, client, () if listener is None else (listener,))
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
+def print_summary(summary: dict[str, Any]) -> None:
+    """Print what people want to know of a finished run."""
     figures = summary["overlaps"]
     visits = summary["visits"]
     matched = sum(v["status"] in {"matched", "reference"} for v in visits)

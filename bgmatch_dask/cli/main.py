@@ -8,6 +8,7 @@ from bgmatch_dask import __version__
 from bgmatch_dask.cli import (
     bench,
     diagnostics,
+    durable,
     jobs,
     match_warps,
     products,
@@ -44,7 +45,8 @@ def _main(
     """Make the sky backgrounds of many visits of one tract agree.
 
     Exit codes: 0 all done; 1 failure; 2 wrong usage or configuration; 3 done, but some inputs
-    were rejected; 130 interrupted (run the same command again to continue).
+    were rejected; 4 `verify` found damage; 130 interrupted, 143 ended by the system (run the same
+    command again to continue).
     """
 
 
@@ -53,13 +55,15 @@ app.command("simulate")(simulated.simulate)
 app.command("plan")(jobs.plan)
 app.command("run")(jobs.run)
 for _command in (
+    durable.resume,
+    durable.ingest,
+    durable.verify,
     submitted.submit,
     submitted.jobs,
     submitted.status,
     submitted.watch,
     submitted.logs,
     submitted.cancel,
-    submitted.resume,
 ):
     app.command(_command.__name__)(_command)
 app.command("match-warps")(match_warps.match_warps)

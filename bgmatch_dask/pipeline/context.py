@@ -30,11 +30,11 @@ from bgmatch_dask.pipeline.events import (
 from bgmatch_dask.pipeline.plan import TractPlan, refuse_bad_input
 from bgmatch_dask.pipeline.trace import Traced
 from bgmatch_dask.store import Ledger, Receipt, TractStore, create_tract, open_store
-from bgmatch_dask.store.layout import create_group, spec_to_json
+from bgmatch_dask.store.layout import create_group, restore_tract, spec_to_json
 from bgmatch_dask.store.receipt import Basis
 from bgmatch_dask.store.traffic import recorded
 
-__all__ = ("RunContext", "board_key", "run_started")
+__all__ = ("RunContext", "board_key", "recover_layout", "run_started")
 
 _SEGMENT_SECONDS = 5.0
 """Receipts are written at least this often, so that little is done again after a crash."""
@@ -132,6 +132,8 @@ class RunContext:
 
     def with_store(self, *, rebin: bool) -> RunContext:
         """Make the store, or let the visits of the plan join it, and return the run on it."""
+        if not self.plan.location.exists("zarr.json"):
+            recover_layout(self.ledger)
         with self.record("layout") as figures:
             spec = create_tract(self.plan.location, self.plan.spec, rebin=rebin)
             figures["spec"] = spec_to_json(spec)
@@ -210,6 +212,19 @@ class RunContext:
                     pending, last = [], time.perf_counter()
         finally:
             self.ledger.append(name, pending)
+
+
+def recover_layout(ledger: Ledger) -> None:
+    """Write the layout of a store again whose root is gone; without a record of it, begin anew.
+
+    Pixels lie by the place of their visit on the axis: without the order of the axis, nothing
+    that the receipts of ingest say can be found.
+    """
+    made = ledger.read("layout").get("tract")
+    if made is not None:
+        restore_tract(ledger.location, made.figures["spec"])
+    else:
+        ledger.clear("ingest")
 
 
 def board_key(plan: TractPlan) -> str:

@@ -100,20 +100,20 @@ class Ledger:
             fix="`bgmatch verify --repair STORE` does what it spoke of once more.",
         )
 
-    def damaged(self, stage: str) -> tuple[StoreError, ...]:
-        """Return the errors of the segments of a stage that are not what was written."""
-        return tuple(error for _, error in self._damaged(stage))
-
-    def _damaged(self, stage: str) -> Iterator[tuple[str, StoreError]]:
+    def read_sound(self, stage: str) -> tuple[dict[str, Receipt], dict[str, StoreError]]:
+        """Return the receipts of a stage that can be read, and the errors of other segments."""
+        receipts: dict[str, Receipt] = {}
+        errors: dict[str, StoreError] = {}
         for name in self._segments(stage):
             try:
-                self.read_segment(name)
+                receipts |= {r.unit: r for r in self.read_segment(name)}
             except StoreError as error:
-                yield name, error
+                errors[name] = error
+        return receipts, errors
 
     def discard_damaged(self, stage: str) -> int:
         """Delete the segments of a stage that cannot be read; return how many there were."""
-        names = [name for name, _ in self._damaged(stage)]
+        _, names = self.read_sound(stage)
         for name in names:
             self.location.delete(name)
         self._receipts.pop(stage, None)

@@ -239,15 +239,17 @@ def faults(url: str, name: str, code: str) -> Iterator[None]:
 
 def _refused(url: str, name: str, code: str, error: Exception) -> StoreError:
     # The kind of the error tells; its text holds addresses and numbers that look like statuses.
-    denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-    return StoreError(
-        "store-denied" if denied else code,
-        f"{name!r} is refused by the store: {error}".partition("\n")[0],
-        where=url,
-        fix="Check the credentials and the rights of this user."
-        if denied
-        else "Check the address, the rights, the connection and the free space.",
-    )
+    fix = "Check the address, the rights, the connection and the free space."
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        code, fix = "store-denied", "Check the credentials and the rights of this user."
+    elif code == "store-write" and any(text in str(error) for text in _FULL):
+        code, fix = "store-full", "Make room and run the same command; what is done is kept."
+    what = f"{name!r} is refused by the store: {error}".partition("\n")[0]
+    return StoreError(code, what, where=url, fix=fix)
+
+
+_FULL = ("(os error 28)", "(os error 122)", "No space left on device")
+"""What a local disk says when it, or the share of this user, is full."""
 
 
 def bucket_missing(url: str) -> StoreError:

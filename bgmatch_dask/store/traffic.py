@@ -13,7 +13,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import obstore
 from blake3 import blake3
+from obstore.exceptions import AlreadyExistsError
 from zarr.storage import ObjectStore
 
 if TYPE_CHECKING:
@@ -172,8 +174,12 @@ class RecordedStore(ObjectStore[Any]):
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write an object unless it is there."""
-        await super().set_if_not_exists(key, value)
-        note_write(key, value.as_buffer_like())
+        data = value.as_buffer_like()
+        try:
+            await obstore.put_async(self.store, key, data, mode="create")
+        except AlreadyExistsError:
+            return
+        note_write(key, data)
 
     async def delete(self, key: str) -> None:
         """Delete an object; one that is not there is as good as deleted."""
