@@ -108,8 +108,9 @@ def _write_warp(store: TractStore, task: IngestTask, warp: Warp) -> None:
     for name, fill in (("image", np.nan), ("variance", np.nan), ("mask", None)):
         values = getattr(warp, name)
         full = _blank(store, name, fill, values.dtype)
-        part = np.where(np.isinf(values), np.nan, values) if name == "variance" else values
-        full[warp.box.slices_in(plane_box)] = part
+        part = full[warp.box.slices_in(plane_box)]
+        # Inf in the variance means no data, which is NaN in the store as it is in the image.
+        np.copyto(part, values, where=~np.isinf(values) if name == "variance" else True)
         store.write_plane(name, visit, task.patch, full)
 
 
