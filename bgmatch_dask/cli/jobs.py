@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from bgmatch_dask.cli.exits import finish, print_json, reported
 from bgmatch_dask.cli.options import (
+    ButlerRepo,
+    Collections,
     ConfigFile,
     Inputs,
     Json,
@@ -16,6 +18,7 @@ from bgmatch_dask.cli.options import (
     Run,
     Scheduler,
     Store,
+    Where,
     Workers,
     build_config,
 )
@@ -32,6 +35,9 @@ def plan(
     store: Store = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
+    butler: ButlerRepo = None,
+    collections: Collections = None,
+    where: Where = None,
     json: Json = False,
 ) -> None:
     """Show what a run would do: inputs, tract, units, bytes. Nothing is written."""
@@ -45,6 +51,7 @@ def plan(
                 inputs=inputs,
                 profile=profile,
                 store=store,
+                butler=(butler, collections, where),
             )
         )
         facts = made.to_json()
@@ -83,6 +90,9 @@ def run(
     workers: Workers = None,
     run_name: Run = None,
     reference: Reference = None,
+    butler: ButlerRepo = None,
+    collections: Collections = None,
+    where: Where = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -101,6 +111,7 @@ def run(
             workers=workers,
             run=run_name,
             reference=reference,
+            butler=(butler, collections, where),
         )
         summary = execute(settings, quiet=quiet)
         if json:

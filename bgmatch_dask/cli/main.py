@@ -7,6 +7,7 @@ import typer
 from bgmatch_dask import __version__
 from bgmatch_dask.cli import (
     bench,
+    butler_ingest,
     diagnostics,
     durable,
     jobs,
@@ -69,6 +70,7 @@ for _command in (
 app.command("match-warps")(match_warps.match_warps)
 app.command("report")(products.report)
 app.command("export")(products.export)
+app.command("butler-ingest")(butler_ingest.butler_ingest)
 app.command("info")(products.info)
 app.command("bench")(bench.bench)
 app.command("diagnostics")(diagnostics.diagnostics)

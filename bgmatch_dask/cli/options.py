@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from bgmatch_dask.config import RunConfig
 
 __all__ = (
+    "ButlerRepo",
+    "Collections",
     "ConfigFile",
     "Inputs",
     "Json",
@@ -21,6 +23,7 @@ __all__ = (
     "Scheduler",
     "Store",
     "StoreArgument",
+    "Where",
     "Workers",
     "build_config",
 )
@@ -51,6 +54,15 @@ Run = Annotated[str | None, typer.Option("--run", help="Name of the run inside t
 Reference = Annotated[
     str | None, typer.Option("--reference", help="Visit to use as the reference.")
 ]
+ButlerRepo = Annotated[
+    str | None, typer.Option("--butler", help="Butler repository whose warps are the inputs.")
+]
+Collections = Annotated[
+    str | None, typer.Option("--collections", help="Collections of the Butler, with commas.")
+]
+Where = Annotated[
+    str | None, typer.Option("--where", help="Query, e.g. \"tract = 9813 AND band = 'i'\".")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
@@ -66,6 +78,7 @@ def build_config(
     workers: int | None = None,
     run: str | None = None,
     reference: str | None = None,
+    butler: tuple[str | None, str | None, str | None] = (None, None, None),
 ) -> RunConfig:
     """Return the configuration of a command line; options win over the file.
 
@@ -78,7 +91,12 @@ def build_config(
 
     values: dict[str, Any] = {
         "run": run,
-        "inputs": {"paths": inputs or None, "profile": profile},
+        "inputs": {
+            "paths": inputs or None,
+            "profile": profile,
+            "source": "butler" if butler[0] else None,
+            "butler": dict(zip(("repo", "collections", "where"), butler, strict=True)),
+        },
         "store": {"url": store},
         "cluster": {"scheduler": scheduler, "workers": workers},
         "reference": {"visit": reference},

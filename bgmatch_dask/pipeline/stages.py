@@ -42,6 +42,7 @@ from bgmatch_dask.pipeline.tasks import (
     read_differences,
 )
 from bgmatch_dask.store import Receipt
+from bgmatch_dask.store.data_ids import write_data_ids
 from bgmatch_dask.store.layout import PLANES, create_patch_array, create_plane_array
 from bgmatch_dask.store.receipt import digest_of
 from bgmatch_dask.store.visits import write_visits
@@ -126,6 +127,8 @@ def ingest(run: RunContext) -> Ingested:
     with run.record("visits"):
         facts = {visit: facts for visit, facts in run.plan.visits.items() if visit in planned}
         write_visits(run.plan.location, facts)
+        names = ((task.visit, task.patch, dict(task.files[0].data_id)) for task in run.plan.ingest)
+        write_data_ids(run.plan.location, (name for name in names if name[2]))
     receipts = run.run_units("ingest", ingest_unit, run.plan.ingest, run.plan.settings)
     receipts |= known_units(run.plan, run.ledger) if run.plan.config.inputs.join else {}
     usable = tuple(place_of(u) for u, r in receipts.items() if r.figures.get("n_valid"))

@@ -67,6 +67,8 @@ class InputFile:
     """A server's mark of this version of the file; empty on disk."""
     facts: Facts = ()
     """What is known of the visit: names and units in `bgmatch_dask.warps.visit_facts.FACTS`."""
+    data_id: Facts = ()
+    """The Butler's names of the dataset; empty for a file that is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,7 @@ def _labels(found: Found, profile: Profile, header: Any, facts: Facts) -> dict[s
         "modified_ns": status.modified_ns,
         "etag": status.etag,
         "facts": tuple(dict((*facts, *found.facts)).items()),
+        "data_id": found.data_id,
     }
 
 

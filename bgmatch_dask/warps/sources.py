@@ -41,6 +41,8 @@ class Found:
     """Band label; None: read it from the header."""
     facts: Facts = ()
     """What the source knows of the visit; it wins over headers."""
+    data_id: Facts = ()
+    """The Butler's names of the dataset; empty for a file that is none."""
 
 
 class Source(Protocol):
@@ -103,7 +105,13 @@ def _sources() -> Mapping[str, Callable[[InputConfig], Source]]:
     known: dict[str, Callable[[InputConfig], Source]] = {
         point.name: _of_entry_point(point.name) for point in entry_points(group=ENTRY_POINTS)
     }
-    return known | {"files": lambda config: PathSource(config.paths)}
+    return known | {"files": lambda config: PathSource(config.paths), "butler": _butler}
+
+
+def _butler(config: InputConfig) -> Source:
+    from bgmatch_dask.warps.butler import butler_source
+
+    return butler_source(config)
 
 
 def _of_entry_point(name: str) -> Callable[[InputConfig], Source]:
