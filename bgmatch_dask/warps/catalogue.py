@@ -67,7 +67,7 @@ class InputFile:
     """A server's mark of this version of the file; empty on disk."""
     facts: Facts = ()
     """What is known of the visit: names and units in `bgmatch_dask.warps.visit_facts.FACTS`."""
-    data_id: Facts = ()
+    data_id: tuple[tuple[str, int | str], ...] = ()
     """The Butler's names of the dataset; empty for a file that is none."""
 
 

@@ -41,7 +41,7 @@ class Found:
     """Band label; None: read it from the header."""
     facts: Facts = ()
     """What the source knows of the visit; it wins over headers."""
-    data_id: Facts = ()
+    data_id: tuple[tuple[str, int | str], ...] = ()
     """The Butler's names of the dataset; empty for a file that is none."""
 
 
