@@ -16,9 +16,10 @@ from scipy.ndimage import (
     median_filter,
 )
 
-__all__ = ("outlier_footprints",)
+__all__ = ("CELL", "outlier_cells", "outlier_footprints", "outliers_of_pixels")
 
-_CELL = 8
+CELL = 8
+"""Size of a cell [pixels]."""
 _LOCAL = 9
 _MAD_TO_SIGMA = 1.482602218505602
 _TREND_ROUNDS = 4
@@ -56,10 +57,43 @@ def outlier_footprints(
     ndarray of bool
         True on pixels to leave out, shape of the images.
     """
+    cells, _ = outliers_of_pixels(hub_image, image, good, n_sigma=n_sigma)
+    return _to_pixels(cells, good.shape)
+
+
+def outliers_of_pixels(
+    hub_image: NDArray[np.float32],
+    image: NDArray[np.float32],
+    good: Bools,
+    *,
+    n_sigma: float = 4.0,
+) -> tuple[Bools, Bools]:
+    """Return the cells of `outlier_footprints`, and those that could be judged.
+
+    Parameters are those of `outlier_footprints`; cells begin at the first pixel.
+    """
     mean, error = _cell_means(hub_image, image, good)
+    return outlier_cells(mean, error, n_sigma), np.isfinite(mean)
+
+
+def outlier_cells(mean: NDArray[np.float64], error: NDArray[np.float64], n_sigma: float) -> Bools:
+    """Find the cells that stand out of a difference, and grow them.
+
+    Parameters
+    ----------
+    mean, error
+        Mean of the difference in each cell and its standard error; NaN where unknown.
+    n_sigma
+        Threshold.
+
+    Returns
+    -------
+    ndarray of bool
+        True in cells to leave out.
+    """
     seen = np.isfinite(mean)
     if np.count_nonzero(seen) < _LOCAL:
-        return np.zeros(good.shape, bool)
+        return np.zeros(mean.shape, bool)
     # A median has no inner side at an edge, where it would take any slope for an outlier.
     flat = mean - _trend(mean, seen)
     deviation = np.where(seen, flat - _surroundings(flat, seen), 0.0)
@@ -69,8 +103,8 @@ def outlier_footprints(
     bright = scaled > n_sigma * width
     faint = scaled > _FAINT * n_sigma * width
     square = np.ones((3, 3), bool)
-    cells = binary_dilation(binary_propagation(bright, square, mask=faint), square)
-    return _to_pixels(cells, good.shape)
+    grown: Bools = binary_dilation(binary_propagation(bright, square, mask=faint), square)
+    return grown
 
 
 def _cell_means(
@@ -80,7 +114,7 @@ def _cell_means(
     difference = np.zeros(good.shape)
     np.subtract(hub_image, image, out=difference, where=good, dtype=np.float64)
     count = _cell_sums(good.astype(np.float64))
-    enough = count >= _CELL**2 / 4
+    enough = count >= CELL**2 / 4
     n = np.where(enough, count, np.nan)
     mean = _cell_sums(difference) / n
     spread = _cell_sums(difference**2) / n - mean**2
@@ -90,7 +124,7 @@ def _cell_means(
 
 
 def _cell_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    starts = [np.arange(0, length, _CELL) for length in values.shape]
+    starts = [np.arange(0, length, CELL) for length in values.shape]
     rows = np.add.reduceat(values, starts[0], axis=0)
     return np.add.reduceat(rows, starts[1], axis=1)
 
@@ -119,5 +153,5 @@ def _surroundings(mean: NDArray[np.float64], seen: Bools) -> NDArray[np.float64]
 
 
 def _to_pixels(cells: Bools, shape: tuple[int, ...]) -> Bools:
-    pixels = np.repeat(np.repeat(cells, _CELL, axis=0), _CELL, axis=1)
+    pixels = np.repeat(np.repeat(cells, CELL, axis=0), CELL, axis=1)
     return pixels[: shape[0], : shape[1]]
