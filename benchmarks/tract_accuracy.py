@@ -14,7 +14,7 @@ light, an unmasked trail, detector gaps. Whoever gives one correction per visit,
 * ``patch_step``: rms jump of a corrected visit across the borders of the inner boxes, less its
   own slope.
 
-Run ``python benchmarks/tract_accuracy.py [FOLDER] [--set match.difference=pixel]``.
+Run ``python -m benchmarks.tract_accuracy [FOLDER] [--set match.difference=pixel]``.
 """
 
 from __future__ import annotations
@@ -125,10 +125,7 @@ def measure_accuracy(truth: SimulationTruth, correction: Correction) -> Accuracy
         ]
         for v in truth.visits
     }
-    left = {
-        visit: (true_sky(truth, visit, box) + correction(visit, box)).astype(np.float32)
-        for visit in covered
-    }
+    left = {visit: (true_sky(truth, visit, box) + correction(visit, box)) for visit in covered}
     rms, level = _pairs(left, covered)
     mean, sets = _mean_coadd(left, covered)
     steps = np.concatenate([np.abs(s) for s in _seams(mean, sets)])
@@ -162,12 +159,13 @@ def _mean_coadd(
     left: Mapping[int, Image], covered: Mapping[int, NDArray[np.bool_]]
 ) -> tuple[Image, NDArray[np.int64]]:
     """Return the background of the mean coadd (NaN without a visit) and the set of its visits."""
-    total, count, sets = 0.0, 0, 0
+    shape = next(iter(left.values())).shape
+    total, count, sets = np.zeros(shape), np.zeros(shape), np.zeros(shape, np.int64)
     for place, visit in enumerate(left):
         total = total + np.where(covered[visit], left[visit], 0.0)
         count = count + covered[visit]
         sets = sets + (covered[visit].astype(np.int64) << place)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan), np.asarray(sets)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan), sets
 
 
 def _seams(mean: Image, sets: NDArray[np.int64]) -> Iterator[Image]:

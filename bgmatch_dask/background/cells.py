@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from bgmatch_dask.background.outliers import outlier_cells
 from bgmatch_dask.background.superpixels import SuperpixelSums
@@ -27,6 +28,10 @@ _FILLED = 0.25
 """Share of its pixels that a cell needs."""
 _SPREAD = 16.0
 """Variance of the positions [px²] from which on a superpixel shows its slope."""
+_LEAST = 0.05
+"""Share of a cell's variance that is noise at least."""
+_SOUND = 0.05
+"""Share of the determinant that positions along a diagonal may leave."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,12 +139,15 @@ def measure_cells(
     found = bin_statistics(good, None, 0, *edges, n_sigma=n_sigma, n_iter=n_iter)
     places = bin_moments((good,), (None,), 0, *edges)
     used = np.isfinite(found.variance) & (found.n_good >= _FILLED * cells.area)
-    count, mean, variance, x, y = (
+    mean, variance, x, y = (
         np.where(used, a, np.nan)
-        for a in (found.count, found.mean, found.variance, places.x_mean, places.y_mean)
+        for a in (found.mean, found.variance, places.x_mean, places.y_mean)
     )
-    count = np.where(used, count, 0.0)
+    count = np.where(used, found.count, 0.0)
     x_slope, y_slope = _slopes(cells, count, mean, x, y)
+    # What the slope scatters within a cell is no noise of a difference.
+    slant = x_slope**2 * places.x_var + y_slope**2 * places.y_var
+    variance = np.maximum(variance - slant, _LEAST * variance)
     return CellMeans(count, mean, variance, x, y, x_slope, y_slope)
 
 
@@ -158,17 +166,17 @@ def _slopes(cells: CellGrid, count: Array, mean: Array, x: Array, y: Array) -> t
 
     xx, yy, xy = moment(dx, dx), moment(dy, dy), moment(dx, dy)
     xm, ym = moment(dx, dm), moment(dy, dm)
-    # A sliver shows no slope across itself, and none at all along a diagonal.
-    wide, high = xx > _SPREAD, yy > _SPREAD
-    xy = np.where(wide & high, xy, 0.0)
     det = xx * yy - xy**2
-    sound = det > 0.05 * xx * yy
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slope_x = np.where(wide & sound, (xm * yy - ym * xy) / det, 0.0)
-        slope_y = np.where(high & sound, (ym * xx - xm * xy) / det, 0.0)
-        slope_x = np.where(wide & ~high, xm / xx, slope_x)
-        slope_y = np.where(high & ~wide, ym / yy, slope_y)
-    return cells.spread(slope_x), cells.spread(slope_y)
+    # A sliver shows no slope across itself: it takes that of the nearest superpixel which does.
+    shown = (xx > _SPREAD) & (yy > _SPREAD) & (det > _SOUND * xx * yy)
+    if not shown.any():
+        return np.zeros(count.shape), np.zeros(count.shape)
+    rows, columns = distance_transform_edt(~shown, return_distances=False, return_indices=True)
+    det = np.where(shown, det, 1.0)
+    x_slope, y_slope = (
+        cells.spread((top / det)[rows, columns]) for top in (xm * yy - ym * xy, ym * xx - xm * xy)
+    )
+    return x_slope, y_slope
 
 
 def _step(hub: CellMeans, visit: CellMeans) -> tuple[Array, Array, Array]:

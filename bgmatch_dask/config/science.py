@@ -67,6 +67,8 @@ class MatchConfig(Section):
     """`surface`: smooth superpixel grid; 0…6: one polynomial of this order per visit."""
     smoothing: float | None = Field(default=None, ge=0)
     """Strength of the smoothness prior; default: chosen from the data."""
+    difference: Literal["pixel", "common_mask"] = "pixel"
+    """`pixel`: each pair pixel by pixel; `common_mask`: each visit once, under one mask for all."""
     mask_detected: bool = True
     """Leave detected sources out of the differences (needed where seeing differs)."""
     outlier_sigma: float | None = Field(default=4.0, gt=0)

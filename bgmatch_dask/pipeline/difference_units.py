@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bgmatch_dask.background.differences import DifferenceSettings
+from bgmatch_dask.config import RunConfig
 from bgmatch_dask.pipeline.basis import code_version, settings_of, unit_basis
 from bgmatch_dask.pipeline.context import RunContext
+from bgmatch_dask.pipeline.difference import DifferenceTask
 from bgmatch_dask.pipeline.plan import clipping
-from bgmatch_dask.pipeline.tasks import DifferenceTask
 from bgmatch_dask.store.receipt import Receipt, digest_of
 
 __all__ = ("Batch", "difference_settings", "forget_unused", "plan_batches")
@@ -42,6 +44,7 @@ def difference_settings(run: RunContext) -> dict[str, Any]:
         "background.mask",
         "match.mask_detected",
         "match.outlier_sigma",
+        "match.difference",
     )
 
 
@@ -62,8 +65,12 @@ def plan_batches(
         Digest of the stored pixels of every visit on the patch.
     """
     settings = difference_settings(run)
+    # Under one mask for all visits of the patch, a pair depends on every one of them.
+    all_visits = sorted(contents.items()) if run.plan.config.match.difference != "pixel" else []
     wanted = {
-        (hub, visit): digest_of([settings, code_version(), contents[hub], contents[visit]])
+        (hub, visit): digest_of(
+            [settings, code_version(), contents[hub], contents[visit], *map(list, all_visits)]
+        )
         for hub, visit in pairs
     }
     batches: list[Batch] = []
@@ -94,12 +101,22 @@ def _task(run: RunContext, patch: int, unit: str, digests: Mapping[Pair, str]) -
         patch=patch,
         pairs=tuple(digests),
         pair_digests=tuple(digests.values()),
-        clipping=clipping(config),
-        outlier_sigma=config.match.outlier_sigma,
+        settings=_settings(config),
         digest=unit_basis(
             difference_settings(run), upstream=[[*pair, d] for pair, d in digests.items()]
         ),
         unit=unit,
+    )
+
+
+def _settings(config: RunConfig) -> DifferenceSettings:
+    clip = clipping(config)
+    return DifferenceSettings(
+        method=config.match.difference,
+        bad_bits=clip.bad_bits,
+        n_sigma=clip.n_sigma,
+        n_iter=clip.n_iter,
+        outlier_sigma=config.match.outlier_sigma,
     )
 
 

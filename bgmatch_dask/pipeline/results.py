@@ -169,11 +169,14 @@ def offset_on(
     return found
 
 
-def write_arrays(store: TractStore, path: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+def write_arrays(
+    store: TractStore, path: str, arrays: Mapping[str, NDArray[Any]], *, compressed: bool = False
+) -> None:
     """Write arrays as one object; the same arrays give the same bytes."""
     buffer = io.BytesIO()
     # A zip carries a CRC of each member, and numpy dates them all 1980: same arrays, same bytes.
-    np.savez(buffer, allow_pickle=False, **arrays)
+    save = np.savez_compressed if compressed else np.savez
+    save(buffer, allow_pickle=False, **arrays)
     store.location.write_bytes(path, buffer.getvalue())
 
 

@@ -22,6 +22,7 @@ from bgmatch_dask.geometry import SuperpixelWindow
 from bgmatch_dask.maskplanes import bits_of
 from bgmatch_dask.pipeline.basis import settings_of, unit_basis
 from bgmatch_dask.pipeline.context import RunContext
+from bgmatch_dask.pipeline.difference import difference_patch, read_differences
 from bgmatch_dask.pipeline.difference_units import (
     Batch,
     difference_settings,
@@ -36,10 +37,8 @@ from bgmatch_dask.pipeline.tasks import (
     CoaddTask,
     MatchTask,
     coadd_patch,
-    difference_patch,
     ingest_unit,
     match_unit,
-    read_differences,
 )
 from bgmatch_dask.store import Receipt
 from bgmatch_dask.store.data_ids import write_data_ids

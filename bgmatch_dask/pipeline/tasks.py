@@ -6,28 +6,22 @@ bytes. Tasks are small frozen messages: places and numbers, no pixels.
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bgmatch_dask.background.outliers import outlier_footprints
 from bgmatch_dask.background.superpixels import (
     SuperpixelSums,
-    from_array,
-    measure_difference,
     measure_visit,
     to_array,
 )
 from bgmatch_dask.coadd.layout import COADD_PLANES
 from bgmatch_dask.coadd.stack import SkyWeight, Stack
 from bgmatch_dask.geometry import Box
-from bgmatch_dask.maskplanes import CLIPPED
-from bgmatch_dask.pipeline.results import Method, offset_on, write_arrays
+from bgmatch_dask.pipeline.results import Method, offset_on
 from bgmatch_dask.pipeline.thumbnails import write_thumbnail
 from bgmatch_dask.store import Receipt, TractStore, open_store
 from bgmatch_dask.store.traffic import add_traffic
@@ -38,14 +32,11 @@ from bgmatch_dask.warps.warp import Warp
 
 __all__ = (
     "CoaddTask",
-    "DifferenceTask",
     "IngestTask",
     "MatchTask",
     "coadd_patch",
-    "difference_patch",
     "ingest_unit",
     "match_unit",
-    "read_differences",
 )
 
 
@@ -148,89 +139,6 @@ def _on_box(warp: Warp, box: Box) -> tuple[NDArray[np.float32], NDArray[np.int32
         image[common.slices_in(box)] = warp.image[common.slices_in(warp.box)]
         mask[common.slices_in(box)] = warp.mask[common.slices_in(warp.box)]
     return image, mask
-
-
-@dataclass(frozen=True, slots=True)
-class DifferenceTask:
-    """Measure hub − visit on one patch for a batch of pairs; each warp is read once."""
-
-    url: str
-    run: str
-    patch: int
-    pairs: tuple[tuple[str, str], ...]
-    pair_digests: tuple[str, ...]
-    """What each pair is measured from and how, in the order of the pairs."""
-    clipping: Clipping
-    outlier_sigma: float | None
-    digest: str
-    unit: str
-    """Key of the unit: the patch, and the name of the batch if it is not the first."""
-
-    @property
-    def path(self) -> str:
-        """Object that holds the result."""
-        batch = self.unit.partition("/")[2]
-        name = f"{self.patch:05d}_{batch}" if batch else f"{self.patch:05d}"
-        return f"match/{self.run}/differences/{name}.npz"
-
-
-def difference_patch(task: DifferenceTask) -> Receipt:
-    """Carry out a `DifferenceTask`."""
-    start = time.perf_counter()
-    store = open_store(task.url)
-    box = store.spec.geometry.patches.inner_box(task.patch)
-    hubs = {hub for hub, _ in task.pairs}
-    held = {hub: _read_pixels(store, hub, task.patch, box) for hub in sorted(hubs)}
-    parts: dict[tuple[str, str], NDArray[np.float64]] = {}
-    for visit in sorted({visit for _, visit in task.pairs}):
-        pixels = held.get(visit) or _read_pixels(store, visit, task.patch, box)
-        for hub in sorted(h for h, v in task.pairs if v == visit):
-            parts[hub, visit] = to_array(_difference(store, task, box, held[hub], pixels))
-    stacked = np.stack([parts[pair] for pair in task.pairs])
-    write_arrays(store, task.path, {"sums": stacked})
-    rows = zip(task.pairs, task.pair_digests, strict=True)
-    figures = {"pairs": [[*pair, digest] for pair, digest in rows]}
-    return Receipt("difference", task.unit, task.digest, time.perf_counter() - start, figures)
-
-
-Pixels = tuple[NDArray[np.float32], NDArray[np.int32]]
-
-
-def _read_pixels(store: TractStore, visit: str, patch: int, box: Box) -> Pixels:
-    index = store.spec.visit_index(visit)
-    return store.read("image", index, patch, box), store.read("mask", index, patch, box)
-
-
-def _difference(
-    store: TractStore, task: DifferenceTask, box: Box, hub: Pixels, visit: Pixels
-) -> SuperpixelSums:
-    clip = task.clipping
-    bits = clip.bad_bits
-    mask = visit[1]
-    if task.outlier_sigma is not None:
-        good = np.isfinite(hub[0]) & np.isfinite(visit[0]) & (((hub[1] | mask) & bits) == 0)
-        found = outlier_footprints(hub[0], visit[0], good, n_sigma=task.outlier_sigma)
-        mask, bits = np.where(found, mask | CLIPPED, mask), bits | CLIPPED
-    return measure_difference(
-        *hub,
-        visit[0],
-        mask,
-        box,
-        store.spec.grid,
-        bits,
-        n_sigma=clip.n_sigma,
-        n_iter=clip.n_iter,
-    )
-
-
-def read_differences(
-    store: TractStore, task: DifferenceTask
-) -> Mapping[tuple[str, str], SuperpixelSums]:
-    """Read back what `difference_patch` wrote, by (hub, visit)."""
-    data = store.location.read_bytes(task.path)
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        sums = arrays["sums"]
-    return {pair: from_array(part) for pair, part in zip(task.pairs, sums, strict=True)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,157 @@
+"""The unit of the difference stage: all differences of one patch, and its outlier masks."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgmatch_dask.background.differences import DifferenceSettings, PatchDifferences, measure_patch
+from bgmatch_dask.background.superpixels import SuperpixelSums, from_array, to_array
+from bgmatch_dask.background.visits import Visit
+from bgmatch_dask.geometry import Box
+from bgmatch_dask.pipeline.results import write_arrays
+from bgmatch_dask.store import Receipt, TractStore, open_store
+
+__all__ = ("DifferenceTask", "difference_patch", "outlier_mask", "read_differences")
+
+_DIGITS = 5
+"""Digits of the patch in the name of an object."""
+
+
+@dataclass(frozen=True, slots=True)
+class DifferenceTask:
+    """Measure hub − visit on one patch for a batch of pairs; each warp is read once."""
+
+    url: str
+    run: str
+    patch: int
+    pairs: tuple[tuple[str, str], ...]
+    pair_digests: tuple[str, ...]
+    """What each pair is measured from and how, in the order of the pairs."""
+    settings: DifferenceSettings
+    digest: str
+    unit: str
+    """Key of the unit: the patch, and the name of the batch if it is not the first."""
+
+    @property
+    def path(self) -> str:
+        """Object that holds the result."""
+        return f"match/{self.run}/differences/{self.name}"
+
+    @property
+    def name(self) -> str:
+        """Name of the objects of the batch."""
+        batch = self.unit.partition("/")[2]
+        return f"{self.patch:05d}_{batch}.npz" if batch else f"{self.patch:05d}.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredWarps:
+    """The warps of one patch in the store; a `WarpReader`."""
+
+    store: TractStore
+    patch: int
+    box: Box
+
+    def image(self, visit: Visit) -> NDArray[np.float32]:
+        return self._read("image", visit)
+
+    def mask(self, visit: Visit) -> NDArray[np.int32]:
+        return self._read("mask", visit)
+
+    def _read(self, plane: str, visit: Visit) -> NDArray[Any]:
+        index = self.store.spec.visit_index(str(visit))
+        return self.store.read(plane, index, self.patch, self.box)
+
+
+def difference_patch(task: DifferenceTask) -> Receipt:
+    """Carry out a `DifferenceTask`."""
+    start = time.perf_counter()
+    store = open_store(task.url)
+    box = store.spec.geometry.patches.inner_box(task.patch)
+    found = measure_patch(
+        task.pairs, _StoredWarps(store, task.patch, box), box, store.spec.grid, task.settings
+    )
+    stacked = np.stack([to_array(found.sums[pair]) for pair in task.pairs])
+    write_arrays(store, task.path, {"sums": stacked})
+    _write_outliers(store, task, found)
+    rows = zip(task.pairs, task.pair_digests, strict=True)
+    figures = {
+        "pairs": [[*pair, digest] for pair, digest in rows],
+        "outliers": sorted(str(visit) for visit in found.outliers),
+    }
+    return Receipt("difference", task.unit, task.digest, time.perf_counter() - start, figures)
+
+
+def read_differences(
+    store: TractStore, task: DifferenceTask
+) -> Mapping[tuple[str, str], SuperpixelSums]:
+    """Read back what `difference_patch` wrote, by (hub, visit)."""
+    data = store.location.read_bytes(task.path)
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        sums = arrays["sums"]
+    return {pair: from_array(part) for pair, part in zip(task.pairs, sums, strict=True)}
+
+
+def _write_outliers(store: TractStore, task: DifferenceTask, found: PatchDifferences) -> None:
+    """Write the outlier cells of all visits of a patch: one small compressed object."""
+    shape = (len(found.outliers), len(found.y_edges) - 1, len(found.x_edges) - 1)
+    cells = np.stack(list(found.outliers.values())) if found.outliers else np.zeros(shape, bool)
+    arrays: dict[str, NDArray[Any]] = {
+        "visit": np.array([store.spec.visit_index(str(v)) for v in found.outliers], np.int64),
+        "cells": np.packbits(cells, axis=-1),
+        "x_edges": found.x_edges.astype(np.int32),
+        "y_edges": found.y_edges.astype(np.int32),
+    }
+    write_arrays(store, f"{_outliers_of(task.run)}/{task.name}", arrays, compressed=True)
+
+
+def outlier_mask(store: TractStore, run: str, visit: str, box: Box) -> NDArray[np.bool_]:
+    """Return where a visit shows what no other visit shows: trails, transients, ghosts.
+
+    Parameters
+    ----------
+    store, run
+        The store and the run in it.
+    visit
+        Label of the visit.
+    box
+        Tract pixels.
+
+    Returns
+    -------
+    ndarray of bool
+        Shape of the box; False where nothing was differenced.
+    """
+    mask = np.zeros(box.shape, bool)
+    patches = store.spec.geometry.patches
+    for path in store.location.list(_outliers_of(run)):
+        inner = patches.inner_box(int(path.rsplit("/", 1)[1][:_DIGITS]))
+        common = inner.intersect(box)
+        if not common.empty:
+            pixels = _outlier_pixels(store, path, store.spec.visit_index(visit))
+            if pixels is not None:
+                mask[common.slices_in(box)] |= pixels[common.slices_in(inner)]
+    return mask
+
+
+def _outlier_pixels(store: TractStore, path: str, visit: int) -> NDArray[np.bool_] | None:
+    with np.load(io.BytesIO(store.location.read_bytes(path)), allow_pickle=False) as arrays:
+        place = np.flatnonzero(arrays["visit"] == visit)
+        if not len(place):
+            return None
+        widths, heights = np.diff(arrays["x_edges"]), np.diff(arrays["y_edges"])
+        packed = arrays["cells"][place[0]]
+    cells = np.unpackbits(packed, axis=-1, count=len(widths)).view(bool)
+    pixels: NDArray[np.bool_] = np.repeat(np.repeat(cells, heights, axis=0), widths, axis=1)
+    return pixels
+
+
+def _outliers_of(run: str) -> str:
+    return f"match/{run}/outliers"
