@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 from astropy.table import Table
+from typer.testing import CliRunner
 
+from bgmatch_dask.cli.main import app
 from bgmatch_dask.config import load_config
 from bgmatch_dask.errors import BgmatchError
 from bgmatch_dask.pipeline.plan import make_plan
@@ -189,20 +190,14 @@ def test_outputs_need_inputs_from_a_butler(warps, tmp_path):
 
 
 def test_the_commands(repo, tmp_path):
-    """``run --butler`` with two worker processes, and ``butler-ingest``."""
+    """``run --butler`` with worker processes, and ``butler-ingest``."""
     target = copy_repo(repo, tmp_path / "repo")
     store = str(tmp_path / "t.zarr")
     run = ["run", "--butler", str(target), "--collections", COLLECTION, "--where", WHERE]
     run += ["--store", store, "--workers", "2", "--set", "background.bin_size=32"]
     put = ["butler-ingest", store, str(tmp_path / "out"), "--butler", str(target)]
     for words in ([*run, "--quiet", "--json"], [*put, "--collection", OUT, "--json"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "bgmatch_dask", *words],
-            capture_output=True,
-            text=True,
-            timeout=250,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+    facts = json.loads(done.output)
     assert facts["ingested"] == len(facts["files"]) > 2
