@@ -111,8 +111,8 @@ class Compose:
 
 
 @pytest.fixture
-def compose(tmp_path, simulated):
-    services = Compose(tmp_path, simulated)
+def compose(tmp_path, small_tract):
+    services = Compose(tmp_path, small_tract)
     try:
         yield services
     finally:
@@ -145,6 +145,7 @@ def test_a_tract_goes_through_the_services(compose):
         time.sleep(0.3)
     assert board.outcome == "finished", board.text
     assert board.store.startswith("s3://bgmatch/tract.zarr")
-    assert set(board.cells) == {"c"}
+    assert set(board.cells) <= {"c", "."}
+    assert "c" in board.cells
     assert len(board.workers) == 2
     assert "finished" in compose.run("bgmatch", "info", "s3://bgmatch/tract.zarr")

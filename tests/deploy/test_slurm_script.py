@@ -17,14 +17,14 @@ wait
 
 
 @pytest.mark.slow
-def test_the_batch_script_carries_out_a_tract(simulated, tmp_path):
+def test_the_batch_script_carries_out_a_tract(small_tract, tmp_path):
     import yaml
 
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "srun").write_text(SRUN)
     (tools / "srun").chmod(0o755)
-    config = make_job(simulated / "warps", tmp_path / "t.zarr").model_dump(mode="json")
+    config = make_job(small_tract / "warps", tmp_path / "t.zarr").model_dump(mode="json")
     del config["cluster"]
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(config))
     variables = environment(
