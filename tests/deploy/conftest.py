@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def small_tract(tmp_path_factory):
-    """A folder with ``warps/`` of 3 visits on 2 patches: what a recipe does is no matter of size."""
+    """A folder with ``warps/`` of 3 visits on 2 patches, for recipes."""
     from bgmatch_dask.warps.simulation import SimulationConfig, simulate_tract
 
     folder = tmp_path_factory.mktemp("small")
