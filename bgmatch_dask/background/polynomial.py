@@ -139,6 +139,8 @@ def _normal_equations(
     right = np.zeros((n_visits, n_terms))
     starts = np.searchsorted(observations.pair, np.arange(len(observations.pairs) + 1))
     for begin, end in pairwise(starts):
+        if begin == end:
+            continue
         at = slice(begin, end)
         sides = [
             (int(e[begin]), d[at])
