@@ -44,6 +44,8 @@ class InputConfig(Section):
     """Which warps of a Butler repository, where `source` is `butler`."""
     profile: str = "lsst"
     """Reader profile: `lsst`, `2mass`, `sdss`, `generic`, or the path of a profile file (YAML)."""
+    photometric_ratio: str | None = Field(default=None, pattern=r"^[A-Z0-9_-]{1,68}$")
+    """HDU of LSST warps with the ratio of background to photometric calibration; or none."""
     join: bool = False
     """Let the inputs join what the store holds, on its tract; otherwise they are all there is."""
     on_bad_input: Literal["skip", "fail"] = "skip"

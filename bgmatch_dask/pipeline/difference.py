@@ -15,6 +15,7 @@ from bgmatch_dask.background.differences import DifferenceSettings, PatchDiffere
 from bgmatch_dask.background.superpixels import SuperpixelSums, from_array, to_array
 from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.geometry import Box
+from bgmatch_dask.pipeline.photometric_ratio import read_ratio
 from bgmatch_dask.pipeline.results import write_arrays
 from bgmatch_dask.store import Receipt, TractStore, open_store
 
@@ -60,7 +61,10 @@ class _StoredWarps:
     box: Box
 
     def image(self, visit: Visit) -> NDArray[np.float32]:
-        return self._read("image", visit)
+        pixels: NDArray[np.float32] = self._read("image", visit)
+        index = self.store.spec.visit_index(str(visit))
+        ratio = read_ratio(self.store, index, self.patch, self.box)
+        return pixels if ratio is None else pixels * ratio
 
     def mask(self, visit: Visit) -> NDArray[np.int32]:
         return self._read("mask", visit)

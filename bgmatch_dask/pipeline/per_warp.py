@@ -21,6 +21,7 @@ from bgmatch_dask.numerics.rendering import UndersampleStyle
 from bgmatch_dask.numerics.statistics import Property
 from bgmatch_dask.pipeline.basis import settings_of, unit_basis
 from bgmatch_dask.pipeline.context import RunContext
+from bgmatch_dask.pipeline.photometric_ratio import read_ratio
 from bgmatch_dask.pipeline.plan import masked_planes, stage_digest
 from bgmatch_dask.pipeline.results import write_arrays
 from bgmatch_dask.pipeline.stages import Ingested, Matching
@@ -150,6 +151,9 @@ def _without_reference(task: PerWarpTask, visit: str) -> Unmatched:
 def _read_warp(store: TractStore, visit: str, patch: int, box: Box) -> Warp:
     index = store.spec.visit_index(visit)
     image, variance = (store.read(name, index, patch, box) for name in ("image", "variance"))
+    ratio = read_ratio(store, index, patch, box)
+    if ratio is not None:
+        image, variance = image * ratio, variance * ratio**2
     known = np.where(np.isnan(variance), np.float32(np.inf), variance)
     return Warp(box, image, known, store.read("mask", index, patch, box))
 

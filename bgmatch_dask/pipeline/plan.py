@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bgmatch_dask.config import RunConfig
-from bgmatch_dask.errors import PlanError, Rejected
+from bgmatch_dask.errors import ConfigError, PlanError, Rejected
 from bgmatch_dask.geometry import TractGeometry
 from bgmatch_dask.maskplanes import DETECTIONS, bits_of
 from bgmatch_dask.pipeline.basis import settings_of, unit_basis
@@ -121,6 +121,13 @@ def make_plan(config: RunConfig) -> TractPlan:
         bad and ``inputs.on_bad_input`` is ``fail``.
     """
     profile = load_profile(config.inputs.profile)
+    if config.inputs.photometric_ratio is not None and profile.layout != "lsst":
+        raise ConfigError(
+            "ratio-layout",
+            f"The profile {config.inputs.profile} reads images, which have no plane of a ratio",
+            where="inputs.photometric_ratio",
+            fix="Leave it empty, or give warps in the LSST layout.",
+        )
     location = Location.of(config.store.url, config.store.options)
     there = read_spec(location) if config.inputs.join else None
     catalogue = _scan(config, profile, config.inputs.paths)
@@ -238,6 +245,7 @@ def _ingest_tasks(
             max_pixels=int(config.inputs.max_megapixels * 1e6),
             clipping=ingest_clipping(config),
             digest="",
+            ratio=config.inputs.photometric_ratio,
         )
         for visit, patch, files in layout.units
     )
@@ -260,6 +268,7 @@ def ingest_settings(config: RunConfig, profile: Profile, geometry: TractGeometry
         "reference.mask_detected",
         "inputs.profile",
         "inputs.max_megapixels",
+        "inputs.photometric_ratio",
         **{"the profile": repr(profile), "the tract": asdict(geometry)},
     )
 

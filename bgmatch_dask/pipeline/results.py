@@ -17,6 +17,7 @@ from bgmatch_dask.background.superpixels import SuperpixelSums
 from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import Box
+from bgmatch_dask.pipeline.photometric_ratio import undo_ratio
 from bgmatch_dask.pipeline.warp_offsets import load_warp_offset
 from bgmatch_dask.store import Location, TractStore, open_store
 from bgmatch_dask.store.commit import load_commit
@@ -156,8 +157,10 @@ def offset_on(
     StoreError
         ``offset-missing`` when there is none: the unit is not matched.
     """
+    index = store.spec.visit_index(visit)
     if method == "joint":
-        return SurfaceOffset(load_offset(store, run, visit))
+        surface = SurfaceOffset(load_offset(store, run, visit))
+        return undo_ratio(surface, store, index, patch)
     found = load_warp_offset(store, run, visit, patch)
     if found is None:
         raise StoreError(
@@ -166,7 +169,7 @@ def offset_on(
             where=store.location.url,
             fix="The summary tells why a warp was not matched; the reference has no offset.",
         )
-    return found
+    return undo_ratio(found, store, index, patch)
 
 
 def write_arrays(

@@ -30,6 +30,7 @@ from bgmatch_dask.pipeline.difference_units import (
     plan_batches,
 )
 from bgmatch_dask.pipeline.joining import known_units, place_of
+from bgmatch_dask.pipeline.photometric_ratio import make_ratio_cube
 from bgmatch_dask.pipeline.plan import stage_digest
 from bgmatch_dask.pipeline.reference_choice import choose
 from bgmatch_dask.pipeline.results import Method, save_solution, save_visit_sums
@@ -122,6 +123,7 @@ def ingest(run: RunContext) -> Ingested:
     InputError
         ``no-data`` when no input has a usable pixel.
     """
+    make_ratio_cube(run)
     planned = {task.visit for task in run.plan.ingest}
     with run.record("visits"):
         facts = {visit: facts for visit, facts in run.plan.visits.items() if visit in planned}

@@ -7,7 +7,7 @@ bytes. Tasks are small frozen messages: places and numbers, no pixels.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from bgmatch_dask.background.superpixels import (
 from bgmatch_dask.coadd.layout import COADD_PLANES
 from bgmatch_dask.coadd.stack import SkyWeight, Stack
 from bgmatch_dask.geometry import Box
+from bgmatch_dask.pipeline.photometric_ratio import write_ratio
 from bgmatch_dask.pipeline.results import Method, offset_on
 from bgmatch_dask.pipeline.thumbnails import write_thumbnail
 from bgmatch_dask.store import Receipt, TractStore, open_store
@@ -64,6 +65,7 @@ class IngestTask:
     max_pixels: int
     clipping: Clipping
     digest: str
+    ratio: str | None = None
 
     @property
     def unit(self) -> str:
@@ -77,13 +79,22 @@ def ingest_unit(task: IngestTask) -> Receipt:
     store = open_store(task.url)
     geometry = store.spec.geometry
     warp, rejected = read_unit(
-        task.files, task.profile, geometry, task.patch, max_pixels=task.max_pixels
+        task.files,
+        task.profile,
+        geometry,
+        task.patch,
+        max_pixels=task.max_pixels,
+        ratio=task.ratio,
     )
     add_traffic(sum(file.size for file in task.files))
     figures: dict[str, Any] = {"n_valid": 0}
     if warp is not None:
         weight = SkyWeight.measure(warp.variance, warp.mask, task.clipping.bad_bits)
         _write_warp(store, task, warp)
+        write_ratio(store, store.spec.visit_index(task.visit), task.patch, warp)
+        if warp.ratio is not None:
+            # Backgrounds are smooth in these units, and all sums are of backgrounds.
+            warp = replace(warp, image=warp.image * warp.ratio)
         sums = _measure(store, task, warp)
         figures = {
             "n_valid": int(np.isfinite(warp.image).sum()),

@@ -105,6 +105,7 @@ def read_lsst_warp(
     *,
     calibration_scale: float | None = None,
     max_pixels: int = MAX_PIXELS,
+    ratio: str | None = None,
 ) -> Warp:
     """Read a warp, or the part of it that lies on ``box``.
 
@@ -121,6 +122,9 @@ def read_lsst_warp(
         nJy per unit of the image; None requires ``BUNIT`` to be ``nJy``.
     max_pixels
         Most pixels that one plane may hold.
+    ratio
+        Name of the HDU that holds the ratio of background to photometric calibration; a pixel
+        where it is not positive and finite has no data. None: there is none.
 
     Returns
     -------
@@ -144,7 +148,27 @@ def read_lsst_warp(
         image, variance, mask = (
             read_plane(hdus[name], window) for name in ("IMAGE", "VARIANCE", "MASK")
         )
-    return _as_warp(part, _scaled(image, scale), _scaled(variance, scale**2), mask, header)
+        plane = None if ratio is None else _ratio(hdus, ratio, window, where)
+    values = _scaled(image, scale), _scaled(variance, scale**2)
+    return _as_warp(part, *values, mask, header, plane)
+
+
+def _ratio(
+    hdus: fits.HDUList, name: str, window: tuple[slice, slice], where: str
+) -> NDArray[np.float32]:
+    if name not in {hdu.name for hdu in hdus}:
+        raise InputError(
+            "plane-missing",
+            f"There is no {name} HDU",
+            where=where,
+            fix="Name the HDU of the ratio as inputs.photometric_ratio, or leave it empty.",
+        )
+    hdu, image = hdus[name], hdus["IMAGE"]
+    if not hdu.is_image or hdu.shape != image.shape or hdu.header["BITPIX"] not in {-32, -64}:
+        raise InputError(
+            "plane-shape", f"{name} does not hold real numbers of the image's shape", where=where
+        )
+    return _scaled(read_plane(hdu, window), np.float32(1))
 
 
 def _scaled(values: NDArray[Any], scale: np.float32) -> NDArray[np.float32]:
@@ -161,6 +185,7 @@ def _as_warp(
     variance: NDArray[np.float32],
     mask: NDArray[np.integer],
     header: LsstHeader,
+    ratio: NDArray[np.float32] | None = None,
 ) -> Warp:
     """Make the warp of planes that are the caller's own; they are changed in place."""
     bits = remap_mask(mask, dict(header.planes))
@@ -169,6 +194,8 @@ def _as_warp(
     bad |= ~(variance > 0)
     bad |= np.isinf(variance)
     bad |= (bits & NO_DATA) != 0
+    if ratio is not None:
+        bad |= ~((ratio > 0) & np.isfinite(ratio))
     if bad.all():
         raise InputError(
             "no-data",
@@ -178,7 +205,9 @@ def _as_warp(
         )
     image[bad], variance[bad] = np.nan, np.inf
     bits[bad] |= NO_DATA
-    return Warp(box, image, variance, bits)
+    if ratio is not None:
+        ratio[bad] = np.nan
+    return Warp(box, image, variance, bits, ratio)
 
 
 def _scale(header: LsstHeader, calibration_scale: float | None) -> np.float32:
@@ -315,7 +344,7 @@ def write_lsst_warp(
     path
         File to write; it appears whole or not at all.
     warp
-        Planes in ``bunit`` and in the mask planes of the store.
+        Planes in ``bunit`` and in the mask planes of the store; its ratio becomes the HDU RATIO.
     wcs_cards
         Celestial WCS in tract pixels, as in `LsstHeader`; a FITS card holds 20 characters.
     visit, tract, patch, band
@@ -344,6 +373,9 @@ def write_lsst_warp(
         ("VARIANCE", warp.variance, variance),
     ):
         hdus.append(_plane(name, values, header, compressed=compressed))
+    if warp.ratio is not None:
+        ratio = fits.Header(_local_wcs(wcs_cards, warp.box))
+        hdus.append(_plane("RATIO", warp.ratio, ratio, compressed=compressed))
     _write_whole(hdus, Path(path))
 
 

@@ -23,6 +23,7 @@ def read_unit(
     patch: int,
     *,
     max_pixels: int,
+    ratio: str | None = None,
 ) -> tuple[Warp | None, tuple[Rejected, ...]]:
     """Read the warp of one visit on one patch.
 
@@ -36,6 +37,8 @@ def read_unit(
         Where the warp lies.
     max_pixels
         Refuse images that claim more.
+    ratio
+        HDU of the photometric ratio in files of the layout `lsst`, see `read_lsst_warp`.
 
     Returns
     -------
@@ -55,7 +58,7 @@ def read_unit(
                     "duplicate-unit", f"{files[0].path} already holds this visit and patch"
                 )
             box = geometry.patches.outer_box(patch)
-            warps.append(read_lsst_warp(file.path, box, max_pixels=max_pixels))
+            warps.append(read_lsst_warp(file.path, box, max_pixels=max_pixels, ratio=ratio))
         except BgmatchError as error:
             # The next attempt may succeed, so that the file must not count as bad.
             if error.code == UNREACHABLE:

@@ -36,11 +36,14 @@ class Warp:
     """Variance of ``image`` [nJy²], shape ``box.shape``."""
     mask: NDArray[np.int32]
     """Bits of `bgmatch_dask.maskplanes.MASK_PLANES`, shape ``box.shape``."""
+    ratio: NDArray[np.float32] | None = None
+    """Background over photometric calibration, same shape: image times it has a smooth background;
+    None: the two are the same."""
 
     def __post_init__(self) -> None:
         """Refuse planes that do not fit the box."""
         planes = (("image", np.float32), ("variance", np.float32), ("mask", np.int32))
-        for name, dtype in planes:
+        for name, dtype in (*planes, *((("ratio", np.float32),) if self.ratio is not None else ())):
             plane = getattr(self, name)
             if plane.shape != self.box.shape or plane.dtype != dtype:
                 raise GeometryError(
@@ -69,4 +72,5 @@ class Warp:
             ``box-outside`` when ``box`` is not inside this warp.
         """
         part = box.slices_in(self.box)
-        return Warp(box, self.image[part], self.variance[part], self.mask[part])
+        ratio = None if self.ratio is None else self.ratio[part]
+        return Warp(box, self.image[part], self.variance[part], self.mask[part], ratio)

@@ -74,6 +74,8 @@ class SimulationConfig:
     """Read noise [nJy]."""
     saturation: float = 40_000.0
     """Pixel value where the detectors saturate [nJy]."""
+    ratio_amplitude: float = 0.0
+    """Amplitude of the pattern in the ratio of background to photometric calibration; 0: none."""
     compressed: bool = False
     """Whether the files are compressed row by row, as those of the Butler are."""
 

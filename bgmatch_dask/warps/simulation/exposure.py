@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -15,7 +17,7 @@ from bgmatch_dask.warps.simulation.sources import draw_catalogue, render_sources
 from bgmatch_dask.warps.simulation.visits import VisitTruth
 from bgmatch_dask.warps.warp import Warp
 
-__all__ = ("GROWTH", "expose")
+__all__ = ("GROWTH", "expose", "photometric_ratio")
 
 GROWTH = 4
 """Pixels by which the footprints of sources are grown for the ``DETECTED`` plane."""
@@ -56,6 +58,11 @@ def expose(
     sources = render_sources(draw_catalogue(config), visit.psf_fwhm, grown)
     inner = box.slices_in(grown)
     light = sources[inner] + diffuse[inner] + visit.sky.evaluate(box)
+    ratio = None
+    if config.ratio_amplitude > 0:
+        ratio = photometric_ratio(config, visit.visit, box)
+        # The sky is smooth under the other flat field: in the calibration of stars it is not.
+        light += visit.sky.evaluate(box) * (1.0 / ratio - 1.0)
     mask = np.where(edge, _BIT["SENSOR_EDGE"], np.int32(0))
     mask[_detected(sources, diffuse, visit.sky.level, config)[inner]] |= _BIT["DETECTED"]
     for trail in visit.trails:
@@ -69,7 +76,21 @@ def expose(
     defects = draw_defects(config, visit.visit, box)
     image = light + defects.noise * np.sqrt(variance) + defects.light
     mask |= defects.mask
-    return _blank(box, image, variance, mask, covered)
+    warp = _blank(box, image, variance, mask, covered)
+    return warp if ratio is None else replace(warp, ratio=ratio.astype(np.float32))
+
+
+def photometric_ratio(config: SimulationConfig, visit: int, box: Box) -> NDArray[np.float64]:
+    """Return the ratio of background to photometric calibration of a visit: rings and stripes.
+
+    Their scale is that of detectors, a fraction of a patch, and they move with the visit.
+    """
+    y, x = (axis.astype(np.float64) for axis in np.mgrid[box.y0 : box.y1, box.x0 : box.x1])
+    scale, phase = 0.35 * config.patch_size, 0.7 * (visit % 97)
+    stripes = np.sign(np.sin(2.0 * np.pi * x / scale + phase))
+    rings = np.cos(2.0 * np.pi * np.hypot(x - 90.0 * phase, y) / scale)
+    out: NDArray[np.float64] = 1.0 + 0.5 * config.ratio_amplitude * (stripes + rings)
+    return out
 
 
 def _detected(
