@@ -24,7 +24,7 @@ from benchmarks.sizes import SIZES, Size
 
 __all__ = ("PARTS", "main", "run_parts")
 
-PARTS = ("stages", "peers", "kernels")
+PARTS = ("stages", "scaling", "peers", "accuracy", "kernels")
 """Parts in the order of the report."""
 
 SCHEMA = 1

@@ -51,6 +51,8 @@ class StageMeasure:
     """Bytes that workers read, by file calls."""
     written: float
     """Bytes that workers wrote."""
+    durations: tuple[float, ...] = ()
+    """Wall time of each unit on its worker."""
 
 
 @dataclass(slots=True)
@@ -143,7 +145,7 @@ class _Meter:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.stages: dict[str, StageMeasure] = {}
-        self._units: dict[str, tuple[int, float]] = {}
+        self._units: dict[str, list[float]] = {}
         self._before: dict[str, dict[str, float]] = {}
         self.overhead = 0.0
 
@@ -152,18 +154,18 @@ class _Meter:
         if isinstance(event, StageStarted):
             self._before = self.client.run(usage)
         elif isinstance(event, UnitDone):
-            n, total = self._units.get(event.stage, (0, 0.0))
-            self._units[event.stage] = n + 1, total + event.seconds
+            self._units.setdefault(event.stage, []).append(event.seconds)
         elif isinstance(event, StageEnded):
             now = self.client.run(usage)
-            n, total = self._units.get(event.stage, (0, 0.0))
+            durations = tuple(self._units.get(event.stage, ()))
             self.stages[event.stage] = StageMeasure(
                 event.seconds,
-                n,
-                total,
+                len(durations),
+                sum(durations),
                 max(found["peak"] for found in now.values()),
                 sum(now[w]["read"] - self._before[w]["read"] for w in now),
                 sum(now[w]["written"] - self._before[w]["written"] for w in now),
+                durations,
             )
         self.overhead += time.perf_counter() - start
 

@@ -76,12 +76,13 @@ def run_wiimatch(folder: str, out: str, degree: int, step: int) -> None:
 
     scene = Scene(Path(folder))
     images = [scene.image(visit)[::step, ::step].astype(np.float64) for visit in scene.visits]
-    masks = [np.isfinite(image).astype(np.uint8) for image in images]
-    images = [np.where(mask != 0, image, 0) for image, mask in zip(images, masks, strict=True)]
+    # Masks make version 0.3.2 fail; a pixel of enormous sigma has no weight either.
+    sigmas = [np.where(np.isfinite(image), 1.0, 1e9) for image in images]
+    images = [np.nan_to_num(image) for image in images]
     height, width = images[0].shape
     coefficients = match_lsq(
         images,
-        masks=masks,
+        sigmas=sigmas,
         degree=degree,
         center=(height / 2, width / 2),
         solver="RLU",

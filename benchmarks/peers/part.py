@@ -127,6 +127,7 @@ def run(size: Size, work: Path) -> PartResult:
         patches=(3, 3),
         patch_size=size.peer_patch,
         border=size.peer_patch // 20,
+        pointings="broad",
     )
     tract = simulated(work, config)
     scene = make_scene(tract, work / f"scene-{tract.name}")

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -13,7 +14,10 @@ from benchmarks.command import run_parts
 from benchmarks.compare import compare
 from benchmarks.html import write_html
 from benchmarks.measure import in_process
+from benchmarks.peers.scene import Scene, save_corrections
+from benchmarks.peers.score import score
 from benchmarks.results import Check, spread
+from benchmarks.scaling import makespan
 from benchmarks.sizes import SIZES
 from bgmatch_dask.cli import bench
 from bgmatch_dask.cli.main import app
@@ -61,6 +65,61 @@ def test_a_process_is_metered():
     assert result.value["cpus"] >= 1
     assert result.peak > 5
     assert math.isfinite(result.cpu)
+
+
+def test_a_played_plan_is_held_up_by_workers_scheduler_or_the_longest_unit():
+    # Four units of 1 s on two workers; then a scheduler slower than the units.
+    assert makespan([1.0] * 4, 2, 0.0, 3) == pytest.approx(2.0)
+    assert makespan([0.001] * 100, 50, 0.1, 3) == pytest.approx(10.0, rel=0.01)
+    assert makespan([0.1, 5.0, 0.1], 3, 0.0, 1) == pytest.approx(5.0)
+    # One unit in flight per worker: nothing is handed out before something ends.
+    assert makespan([1.0, 1.0], 1, 0.5, 1) == pytest.approx(3.0)
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """Three visits of 40 x 40 samples whose skies are known."""
+    y, x = np.indices((40, 40), float)
+    skies = {"1": 100 + 0 * x, "2": 150 + 0.5 * x, "3": 80 - 0.2 * y}
+    (tmp_path / "scene.json").write_text(json.dumps({"visits": list(skies), "shape": [160, 160]}))
+    for n, (visit, sky) in enumerate(skies.items()):
+        good = np.ones_like(sky, bool)
+        good[:, 20 + 5 * n :] = n == 0
+        np.savez(tmp_path / f"truth-{visit}.npz", sky=sky, good=good)
+    np.save(tmp_path / "diffuse.npy", 20 * np.exp(-((x - 10) ** 2 + (y - 20) ** 2) / 60))
+    return Scene(tmp_path), skies
+
+
+def scored(scene, tmp_path, corrections):
+    save_corrections(str(tmp_path / "out.npz"), corrections)
+    return score(scene, tmp_path / "out.npz")
+
+
+def test_the_truth_scores_zero(scene, tmp_path):
+    found = scored(scene[0], tmp_path, {v: 100 - sky for v, sky in scene[1].items()})
+    assert found.error == pytest.approx(0, abs=1e-9)
+    assert found.seam == pytest.approx(0, abs=1e-9)
+    assert found.diffuse == pytest.approx(1)
+    assert found.visits == 3
+
+
+def test_a_level_is_an_error_and_a_seam(scene, tmp_path):
+    perfect = {v: 100 - sky for v, sky in scene[1].items()}
+    found = scored(scene[0], tmp_path, perfect | {"2": perfect["2"] + 3})
+    assert found.worst == pytest.approx(3)
+    assert found.seam_worst == pytest.approx(1)
+
+
+def test_subtracted_diffuse_light_is_missed(scene, tmp_path):
+    diffuse = np.load(tmp_path / "diffuse.npy")
+    found = scored(scene[0], tmp_path, {v: -sky - diffuse for v, sky in scene[1].items()})
+    assert found.diffuse == pytest.approx(0, abs=0.01)
+
+
+def test_a_visit_without_a_correction_is_not_counted(scene, tmp_path):
+    perfect = {v: 100 - sky for v, sky in scene[1].items()}
+    del perfect["3"]
+    assert scored(scene[0], tmp_path, perfect).visits == 2
 
 
 @pytest.mark.slow

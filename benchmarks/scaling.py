@@ -1,0 +1,240 @@
+"""Part `scaling`: workers, visits, patches, and what a thousand workers would wait for."""
+
+from __future__ import annotations
+
+import heapq
+import shutil
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.job import JobMeasure, cluster, job_config, run_job, simulated, warm_up
+from benchmarks.results import Check, Figure, PartResult, Plot, Table, spread
+from benchmarks.sizes import Size
+from bgmatch_dask.pipeline.engine import DaskEngine
+from bgmatch_dask.warps.simulation import SimulationConfig
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ("makespan", "run")
+
+_TEXT = (
+    "The same job on one worker and on two; jobs of more visits, and of more patches, on two "
+    "workers; units that do nothing, to time the scheduler alone; and a plan of a large tract "
+    "that is played through on 1000 workers with the durations and the overhead measured here. "
+    "Cost per warp: processor seconds of all units, over the number of warps."
+)
+_WORKERS = 1000
+_LARGE = (81, 100)
+"""Patches and visits of the tract that is played through."""
+_WINDOW = 3
+
+
+def run(size: Size, work: Path) -> PartResult:
+    """Measure how the job grows."""
+    strong_tract = simulated(work, _tract(size, size.stage_visits, 2, size.stage_patch // 2))
+    with cluster(1) as client:
+        warm_up(client, work)
+        one = [_job(client, strong_tract, work) for _ in range(size.repeats)]
+    with cluster(2) as client:
+        warm_up(client, work)
+        two = [_job(client, strong_tract, work) for _ in range(size.repeats)]
+        visits = {
+            n: _job(client, simulated(work, _tract(size, n, 2)), work) for n in size.many_visits
+        }
+        patches = {
+            n: _job(client, simulated(work, _tract(size, 4, n)), work) for n in size.many_patches
+        }
+        overhead = _overhead(client, size.noop_units)
+    gain = statistics.median(j.after_ingest() for j in one) / statistics.median(
+        j.after_ingest() for j in two
+    )
+    whole = statistics.median(j.seconds for j in one) / statistics.median(j.seconds for j in two)
+    plan = _plan(two[-1], overhead)
+    few, many = size.many_visits[0], size.many_visits[-1]
+    memory = visits[many].peak / visits[few].peak - 1
+    small, large = size.many_patches[0], size.many_patches[-1]
+    cost = _cost(patches[large]) / _cost(patches[small]) - 1
+    figures = (
+        _one("scaling.two_over_one_after_ingest", gain, "x", "higher", relative=True),
+        _one("scaling.two_over_one_whole", whole, "x", "higher", relative=True),
+        _one("scaling.memory_growth_visits", memory, "x", "lower", relative=True),
+        _one("scaling.cost_growth_patches", cost, "x", "lower", relative=True),
+        _one("scaling.overhead_per_unit", 1000 * overhead, "ms", "lower"),
+    )
+    checks = (
+        Check("Two workers over one, stages after ingest", gain, 1.8, at_most=False),
+        Check(f"Growth of a worker's memory from {few} to {many} visits", abs(memory), 0.10),
+        Check(
+            f"Growth of the cost per warp from {small} × {small} to {large} × {large} patches",
+            abs(cost),
+            0.15,
+        ),
+    )
+    return PartResult(
+        "scaling",
+        "How it grows",
+        _TEXT,
+        figures,
+        (
+            _strong_table(one[-1], two[-1]),
+            _growth_table("Visits", visits),
+            _growth_table("Patches along a side", patches),
+            plan,
+        ),
+        _plots(visits, patches),
+        checks,
+    )
+
+
+def _one(key: str, value: float, unit: str, better: str, *, relative: bool = False) -> Figure:
+    return spread(key, [value], unit, better, relative=relative)
+
+
+def _tract(size: Size, visits: int, side: int, patch: int | None = None) -> SimulationConfig:
+    inner = patch or size.scaling_patch
+    return SimulationConfig(
+        visits=visits,
+        patches=(side, side),
+        patch_size=inner,
+        border=inner // 20,
+        compressed=True,
+    )
+
+
+def _job(client: Client, tract: Path, work: Path) -> JobMeasure:
+    store = work / "scaling.zarr"
+    shutil.rmtree(store, ignore_errors=True)
+    return run_job(client, job_config(tract, store))
+
+
+def _units(job: JobMeasure) -> int:
+    return job.stages["ingest"].units
+
+
+def _cost(job: JobMeasure) -> float:
+    """Return the seconds of all units and of the driver per warp."""
+    return sum(s.unit_seconds or s.seconds for s in job.stages.values()) / _units(job)
+
+
+def _noop(number: int) -> int:
+    return number
+
+
+def _overhead(client: Client, units: int) -> float:
+    """Return the wall time per unit that does nothing [s]."""
+    engine = DaskEngine(client)
+    list(engine.map(_noop, range(50), "warm"))
+    start = time.perf_counter()
+    done = sum(1 for _ in engine.map(_noop, range(units), "noop"))
+    return (time.perf_counter() - start) / done
+
+
+def makespan(durations: Sequence[float], workers: int, overhead: float, window: int) -> float:
+    """Play a stage through: one scheduler hands units to workers that run one at a time.
+
+    Parameters
+    ----------
+    durations
+        Of every unit [s].
+    workers
+        Number of workers.
+    overhead
+        Time that the scheduler spends on a unit; it does nothing else meanwhile [s].
+    window
+        Units in flight per worker.
+
+    Returns
+    -------
+    float
+        When the last unit ends [s].
+    """
+    free = [0.0] * min(workers, max(len(durations), 1))
+    in_flight: list[float] = []
+    clock = last = 0.0
+    for duration in durations:
+        if len(in_flight) >= window * workers:
+            clock = max(clock, heapq.heappop(in_flight))
+        clock += overhead
+        end = max(clock, heapq.heappop(free)) + duration
+        heapq.heappush(free, end)
+        heapq.heappush(in_flight, end)
+        last = max(last, end)
+    return last
+
+
+def _plan(job: JobMeasure, overhead: float) -> Table:
+    """Return the predicted stages of a large tract on many workers, and what holds them up."""
+    n_patches, n_visits = _LARGE
+    rows: list[tuple[str, int | None, float, str]] = []
+    warps = _units(job)
+    for name, stage in job.stages.items():
+        if name == "ingest":
+            durations = _repeated(stage.durations, n_patches * n_visits)
+        elif stage.units:
+            # A unit of a later stage is a patch: its time grows with its visits.
+            scale = n_visits / (warps / stage.units)
+            durations = _repeated([scale * d for d in stage.durations], n_patches)
+        else:
+            scale = n_patches * n_visits / warps
+            rows.append((name, None, scale * stage.seconds, "the driver, one thread"))
+            continue
+        taken = makespan(durations, _WORKERS, overhead, _WINDOW)
+        work, waits = sum(durations) / _WORKERS, len(durations) * overhead
+        longest = max(durations)
+        reasons = {"the scheduler": waits, "the longest unit": longest, "the workers": work}
+        rows.append((name, len(durations), taken, max(reasons, key=lambda r: reasons[r])))
+    total = sum(row[2] for row in rows)
+    bottleneck = max(rows, key=lambda row: row[2])
+    rows.append(("whole job", None, total, f"{bottleneck[0]}: {bottleneck[3]}"))
+    return Table(
+        f"{n_visits} visits on {n_patches} patches, played through on {_WORKERS} workers",
+        ("stage", "units", "s", "held up by"),
+        tuple(rows),
+        "Warps of the size measured here. Storage is taken to keep up; driver stages grow with "
+        "the number of warps.",
+    )
+
+
+def _repeated(durations: Sequence[float], count: int) -> list[float]:
+    return [durations[i % len(durations)] for i in range(count)]
+
+
+def _strong_table(one: JobMeasure, two: JobMeasure) -> Table:
+    rows = tuple(
+        (name, s.seconds, two.stages[name].seconds, s.seconds / two.stages[name].seconds)
+        for name, s in one.stages.items()
+    )
+    return Table("One worker and two", ("stage", "one [s]", "two [s]", "gain ×"), rows)
+
+
+def _growth_table(what: str, jobs: dict[int, JobMeasure]) -> Table:
+    rows = tuple(
+        (n, _units(job), job.seconds, 1000 * job.seconds / _units(job), 1000 * _cost(job), job.peak)
+        for n, job in jobs.items()
+    )
+    columns = (what.lower(), "warps", "s", "ms per warp", "cost per warp [ms]", "peak MB")
+    return Table(f"{what}, on two workers", columns, rows)
+
+
+def _plots(visits: dict[int, JobMeasure], patches: dict[int, JobMeasure]) -> tuple[Plot, ...]:
+    return (
+        Plot(
+            "Memory of a worker",
+            "lines",
+            "visits",
+            "MB",
+            {"peak": [(n, job.peak) for n, job in visits.items()]},
+            note="Flat is the goal: no worker holds all visits.",
+        ),
+        Plot(
+            "Cost per warp",
+            "lines",
+            "patches along a side",
+            "ms",
+            {"cost": [(n, 1000 * _cost(job)) for n, job in patches.items()]},
+        ),
+    )
