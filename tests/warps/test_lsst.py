@@ -136,6 +136,37 @@ def test_compressed_planes(path):
     assert read_lsst_header(path).box == BOX
 
 
+def test_lossy_planes_as_the_butler_writes_them(path):
+    """RICE with dither, level 16: steps of a sixteenth of the noise; NaN stays NaN."""
+
+    def change(hdus):
+        hdus["IMAGE"].data[3, 4] = np.nan
+        hdus["VARIANCE"].data[~np.isfinite(hdus["VARIANCE"].data)] = np.nan
+        planes = [
+            fits.CompImageHDU(
+                hdu.data,
+                hdu.header,
+                hdu.name,
+                compression_type="RICE_1",
+                quantize_method=2,
+                quantize_level=16.0,
+                dither_seed=7,
+            )
+            for hdu in hdus[1:]
+        ]
+        return fits.HDUList([fits.PrimaryHDU(header=hdus[0].header), *planes])
+
+    _edit(path, change)
+    found, exact = read_lsst_warp(path), _warp()
+    good = np.isfinite(exact.image) & np.isfinite(found.image)
+    assert good.sum() >= np.isfinite(exact.image).sum() - 1
+    assert np.isnan(found.image[3, 4])
+    assert found.mask[3, 4] & NO_DATA
+    noise = np.std(exact.image[good])
+    assert np.abs(found.image - exact.image)[good].max() < noise / 4
+    np.testing.assert_array_equal(found.mask[good], exact.mask[good])
+
+
 def test_gzipped_file(path, tmp_path):
     packed = tmp_path / "warp.fits.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
