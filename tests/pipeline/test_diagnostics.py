@@ -251,3 +251,30 @@ def test_the_gate_leaves_visits_out_of_the_coadd_or_stops(finished):
     np.testing.assert_array_equal(
         open_store(location.url).array("coadd/main_matched/nimage")[:], depth
     )
+
+
+def test_warps_matched_alone_are_judged_alone(simulated, tmp_path):
+    """The limit lies between the ratios of the warps: some are dropped, and only those."""
+    fixed = ("match.method=per_warp", "per_warp.cell_size=64")
+    job = make_job(simulated / "warps", tmp_path / "tract.zarr", *fixed)
+    run_tract(make_plan(job))
+    location = Location.of(job.store.url)
+    ratios = sorted(row["ratio"] for row in load_diagnostics(location, "main")["warps"])
+    limit = 0.5 * (ratios[len(ratios) // 2 - 1] + ratios[len(ratios) // 2])
+    drop = (*fixed, "match.gate=drop", f"match.gate_ratio={limit!r}")
+    summary = run_tract(make_plan(make_job(simulated / "warps", tmp_path / "tract.zarr", *drop)))
+    rows = load_diagnostics(location, "main")["warps"]
+    assert {row["gate"] for row in rows} == {"pass", "drop"}
+    assert all((row["gate"] == "drop") == (row["ratio"] > limit) for row in rows)
+    store = open_store(location.url)
+    n_image = store.array("coadd/main_matched/nimage")
+    for patch in range(4):
+        kept = {r["visit"] for r in rows if r["patch"] == patch and r["gate"] == "pass"}
+        kept |= {summary["reference"]["visit"]}
+        covered = sum(
+            np.isfinite(store.read("image", store.spec.visit_index(v), patch, box)).astype(int)
+            for box in [store.spec.geometry.patches.outer_box(patch)]
+            for v in kept
+            if patch in store.patches_of(v)
+        )
+        assert n_image[patch].max() == covered.max()
