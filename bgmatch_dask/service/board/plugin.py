@@ -11,6 +11,7 @@ from typing import Any
 from distributed import Client, Scheduler, SchedulerPlugin
 
 from bgmatch_dask.pipeline.events import TOPIC, Picture, from_message
+from bgmatch_dask.service.board.links import page_of
 from bgmatch_dask.service.board.reducer import apply_event, open_board
 from bgmatch_dask.service.board.render import LiveWorker
 from bgmatch_dask.service.board.state import Board
@@ -104,7 +105,4 @@ def board_link(client: Client, key: str | None = None) -> str:
     key
         Board to open; default: the newest.
     """
-    from urllib.parse import quote
-
-    link = str(client.dashboard_link).removesuffix("/status").rstrip("/") + "/bgmatch/"
-    return link if key is None else f"{link}?board={quote(key, safe='')}"
+    return page_of(str(client.dashboard_link), key)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from distributed import Client
 
@@ -15,6 +17,7 @@ from bgmatch_dask.errors import ClusterError, ConfigError, StoreError
 from bgmatch_dask.pipeline.events import Picture
 from bgmatch_dask.service.board.codec import board_from_json
 from bgmatch_dask.service.board.feed import board_path, picture_path
+from bgmatch_dask.service.board.links import page_of
 from bgmatch_dask.service.board.pictures import MosaicPainter, offset_pictures
 from bgmatch_dask.service.board.plugin import board_link
 from bgmatch_dask.service.board.reducer import apply_event
@@ -25,6 +28,8 @@ from bgmatch_dask.store import Location, open_store
 __all__ = ("BoardSource", "PageSource", "StoreSource", "source_of")
 
 _TIMEOUT = 10.0
+_JOB = re.compile(r"\d{8}-\d{6}-[0-9a-f]+")
+"""Identifiers of jobs, see `bgmatch_dask.service.jobs.record.new_record`."""
 
 
 class BoardSource(Protocol):
@@ -96,11 +101,8 @@ class PageSource:
     """
 
     def __init__(self, url: str, key: str | None = None) -> None:
-        parts = urlsplit(url)
-        path = parts.path.removesuffix("/status").rstrip("/")
-        path = path if path.endswith("/bgmatch") else path + "/bgmatch"
-        self.url = urlunsplit((parts.scheme, parts.netloc, path + "/", "", ""))
-        self.key = key or parse_qs(parts.query).get("board", [None])[0]
+        self.url = page_of(url)
+        self.key = key or parse_qs(urlsplit(url).query).get("board", [""])[0] or None
 
     def board(self) -> Board | None:
         """Return the board that the scheduler has; None when it has none.
@@ -151,7 +153,8 @@ def source_of(target: Any, run: str = "main") -> BoardSource:  # noqa: ANN401
     target
         Path or URL of a store; address of a board or dashboard page (``http…``); address of a
         scheduler (``tcp…``, ``tls…``) or a connected client; or an object with attributes
-        ``store`` and ``run``.
+        ``store`` and ``run``; or the identifier of a job
+        that this machine has submitted (its first run).
     run
         Name of the run, for a store.
 
@@ -176,4 +179,13 @@ def source_of(target: Any, run: str = "main") -> BoardSource:  # noqa: ANN401
     if text.startswith(("tcp://", "tls://")):
         with Client(text, timeout=f"{_TIMEOUT:.0f}s", set_as_default=False) as client:
             return PageSource(board_link(client))
+    if _JOB.fullmatch(text) and not Path(text).exists():
+        return _source_of_job(text)
     return StoreSource(Location.of(text), run)
+
+
+def _source_of_job(job: str) -> StoreSource:
+    from bgmatch_dask.service.jobs.find import Where, find_job
+
+    first = find_job(job, Where()).record.runs[0]
+    return StoreSource(Location.of(first.store), first.run)

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from bgmatch_dask.service.board.links import page_of
 from bgmatch_dask.service.jobs.status import JobStatus, RunStatus
 
 __all__ = ("Screen", "job_lines", "status_lines")
@@ -45,6 +46,7 @@ def status_lines(job: JobStatus) -> Iterator[str]:
         yield f"driver     {who}, attempt {last.attempt}"
         if last.dashboard and not job.over:
             yield f"dashboard  {last.dashboard}"
+            yield f"board      {page_of(last.dashboard)}"
     for run in job.runs:
         yield f"run        {run.place.run} of {run.place.store}: {run.state}"
         if run.text and len(job.runs) > 1:

@@ -59,6 +59,20 @@ def test_a_run_that_nobody_watched_is_shown_from_its_receipts(finished):
     assert "data:image/png" in html
 
 
+def test_a_job_is_watched_by_its_identifier(finished, simulated, tmp_path, monkeypatch):
+    from bgmatch_dask.service.jobs.files import JobFiles
+    from bgmatch_dask.service.jobs.find import remember
+    from bgmatch_dask.service.jobs.record import new_record
+
+    location, board = finished
+    monkeypatch.setenv("BGMATCH_STATE", str(tmp_path))
+    config = make_job(simulated / "warps", location.local_path)
+    record = new_record([config])
+    JobFiles(record.runs[0]).write_record(record)
+    remember(record, config.cluster)
+    assert bgmatch_dask.monitor(record.id).board == board
+
+
 def test_a_run_that_does_not_yet_exist_is_waited_for(tmp_path):
     watcher = bgmatch_dask.monitor(str(tmp_path / "later.zarr"), every=0.01)
     assert watcher.board.outcome == "waiting"
