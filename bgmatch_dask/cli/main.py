@@ -9,6 +9,7 @@ from bgmatch_dask.cli import (
     bench,
     butler_ingest,
     diagnostics,
+    doctor,
     durable,
     jobs,
     match_warps,
@@ -65,6 +66,7 @@ for _command in (
     submitted.watch,
     submitted.logs,
     submitted.cancel,
+    doctor.doctor,
 ):
     app.command(_command.__name__)(_command)
 app.command("match-warps")(match_warps.match_warps)

@@ -62,7 +62,7 @@ def connect_client(config: ClusterConfig, *, timeout: str = "10s") -> Client:
     Raises
     ------
     ClusterError
-        ``scheduler-unreachable`` or ``tls-files``.
+        ``scheduler-unreachable``, ``tls-files`` or ``tls-missing``.
     """
     address = scheduler_address(config)
     try:
@@ -104,9 +104,17 @@ def security(config: ClusterConfig) -> Security | None:
     Raises
     ------
     ClusterError
-        ``tls-files`` when one of them cannot be read.
+        ``tls-files`` when one of them cannot be read; ``tls-missing`` when the address needs them.
     """
     if config.tls_ca is None:
+        own = dask.config.get("distributed.comm.tls.ca-file", None)
+        if (config.scheduler or "").startswith("tls:") and not own:
+            raise ClusterError(
+                "tls-missing",
+                "The scheduler speaks TLS, and no certificates are given",
+                where=str(config.scheduler),
+                fix="Set cluster.tls_ca, tls_cert and tls_key to the files of the cluster.",
+            )
         return None
     for path in (config.tls_ca, config.tls_cert, config.tls_key):
         if not os.access(str(path), os.R_OK):

@@ -60,6 +60,7 @@ def test_the_commands_reference_names_all_commands():
         "logs",
         "cancel",
         "resume",
+        "doctor",
         "diagnostics",
     ):
         assert f"`bgmatch {command}" in page

@@ -37,7 +37,9 @@ class Cluster:
         """Start one more worker, without a nanny, so that killing it kills the worker."""
         number = len(self.workers)
         arguments = [self.address, "--nthreads", "1", "--no-nanny", "--name", f"w{number}"]
-        arguments += ["--local-directory", str(self.folder / f"w{number}"), "--no-dashboard"]
+        arguments += ["--local-directory", str(self.folder / f"w{number}")]
+        arguments += ["--host", f"{self.address.split(':')[0]}://127.0.0.1"]
+        arguments += ["--dashboard-address", "127.0.0.1:0"]
         log = self.folder / f"worker{number}.log"
         worker = _dask_process("dask_worker", [*arguments, *self.tls, *options], log, environment)
         self.workers.append(worker)
