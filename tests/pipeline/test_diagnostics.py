@@ -10,10 +10,10 @@ from astropy.table import Table
 from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner
 
-from bgmatch_dask.background.cross_validation import cross_validate
 from bgmatch_dask.background.diagnostics import diagnose, diagnose_patches, left_out_residuals
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.background.solve import solve_offsets
+from bgmatch_dask.background.superpixel_folds import predict_left_out
 from bgmatch_dask.background.superpixels import SuperpixelSums
 from bgmatch_dask.cli.main import app
 from bgmatch_dask.config import MatchConfig
@@ -69,7 +69,7 @@ def test_left_out_residuals_are_those_of_solving_again(pairs, config):
         # One thread, as in the pipeline: blocks of this size gain nothing from more.
         with threadpool_limits(1):
             solution = solve_offsets(sums, coverage, GRID, 1, config)
-            again = cross_validate(sums, coverage, solution, config)
+            again = predict_left_out(sums, coverage, solution, config)
         closed = left_out_residuals(solution)
         inside = solution.observations.value - solution.prediction
         assert np.isfinite(again.residual).all()
@@ -85,7 +85,7 @@ def test_what_others_say_nothing_about_is_not_predicted():
     lonely = {(1, 2): sums[1, 2]}
     full = np.ones((N, N), bool)
     solution = solve_offsets(lonely, {1: full, 2: full, 3: full}, GRID, 3, SolveConfig(order=1))
-    again = cross_validate(lonely, dict.fromkeys((1, 2, 3), full), solution, SolveConfig(order=1))
+    again = predict_left_out(lonely, dict.fromkeys((1, 2, 3), full), solution, SolveConfig(order=1))
     assert np.isnan(again.residual).all()
     assert np.isnan(again.rms)
 
