@@ -90,10 +90,16 @@ class BoardFeed:
     def __enter__(self) -> Self:
         """Begin to pass events on."""
         if self._client is not None:
-            install_board(self._client)
-            self._client.subscribe_topic(TOPIC, self._hear)
+            self._announce(self._client)
         self._thread.start()
         return self
+
+    def _announce(self, client: Client) -> None:
+        try:
+            install_board(client)
+            client.subscribe_topic(TOPIC, self._hear)
+        except Exception:  # noqa: BLE001  (a scheduler that takes no plugin can still work)
+            _log.warning("The scheduler shows no board", exc_info=True)
 
     def __exit__(
         self,
