@@ -69,8 +69,14 @@ def test_the_commands_reference_names_all_commands():
 def test_lsst_names_map_to_fields_that_exist():
     page = (ROOT / "docs/upstream_names.md").read_text(encoding="utf-8")
     data = RunConfig().model_dump()
-    for section, field in re.findall(r"`(\w+)\.(\w+)`", page):
+    # Sections are in lower case, unlike classes.
+    for section, field in re.findall(r"`([a-z_]+)\.(\w+)`", page):
         assert field in data[section], f"{section}.{field}"
+    for name, attribute in re.findall(r"`([A-Z]\w+)\.(\w+)`", page):
+        source = "".join(p.read_text("utf-8") for p in (ROOT / "bgmatch_dask").rglob("*.py"))
+        body = re.search(rf"^class {name}\b.*?(?=^\S|\Z)", source, re.MULTILINE | re.DOTALL)
+        assert body, name
+        assert re.search(rf"^    (?:def )?{attribute}\b", body[0], re.MULTILINE), attribute
 
 
 def test_make_targets_exist():
