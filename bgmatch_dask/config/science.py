@@ -45,7 +45,7 @@ class ReferenceConfig(Section):
     mask_detected: bool = True
     """Leave detected sources out of the sums that the choice is made from."""
     visit_table: str | None = None
-    """CSV file with columns visit, exposure_time, fwhm, for the chooser `depth`."""
+    """CSV file (visit, exposure_time, fwhm) for the chooser `depth`; default: from the headers."""
     weight_chi2: float = Field(default=0.3, ge=0, le=1)
     """Weight of the χ² of a plane (upstream: bestRefWeightChi2)."""
     weight_variance: float = Field(default=0.3, ge=0, le=1)

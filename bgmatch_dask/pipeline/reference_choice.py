@@ -45,11 +45,15 @@ def check_reference(config: ReferenceConfig, visits: Sequence[Visit]) -> None:
     wanted = config.visit if config.visit is not None else named_visit(config.chooser)
     if wanted is not None:
         find_visit(wanted, visits)
-    _facts(config)
+    _facts(config, {})
 
 
 def choose(
-    config: RunConfig, sums: Mapping[Visit, SuperpixelSums], grid: SuperpixelGrid, unit: str
+    config: RunConfig,
+    sums: Mapping[Visit, SuperpixelSums],
+    grid: SuperpixelGrid,
+    unit: str,
+    known: Mapping[str, Mapping[str, float | str]] | None = None,
 ) -> ReferenceChoice:
     """Choose the reference as the configuration says.
 
@@ -63,6 +67,9 @@ def choose(
         Superpixels of the tract.
     unit
         Unit of the images: those in janskys share one flux scale.
+    known
+        What the store knows of the visits; a table of visits takes the place of all of it,
+        because its widths may be in another unit.
     """
     wishes = config.reference
     seen = ReferenceField(
@@ -76,15 +83,23 @@ def choose(
             depth=wishes.weight_depth,
         ),
         min_fraction=config.background.min_frac,
-        facts=_facts(wishes),
+        facts=_facts(wishes, known or {}),
         calibrated="Jy" in unit,
     )
     return choose_reference(seen, wishes.chooser, visit=wishes.visit)
 
 
-def _facts(config: ReferenceConfig) -> dict[Visit, VisitFacts]:
-    if config.visit_table is None:
-        return {}
+def _facts(
+    config: ReferenceConfig, known: Mapping[str, Mapping[str, float | str]]
+) -> dict[Visit, VisitFacts]:
+    if config.visit_table is not None:
+        table = read_visit_table(config.visit_table)
+        return {visit: VisitFacts(**facts) for visit, facts in table.items()}
     return {
-        visit: VisitFacts(**facts) for visit, facts in read_visit_table(config.visit_table).items()
+        visit: VisitFacts(_number(facts.get("exposure_time")), _number(facts.get("fwhm")))
+        for visit, facts in known.items()
     }
+
+
+def _number(value: float | str | None) -> float | None:
+    return None if isinstance(value, str) else value

@@ -45,7 +45,7 @@ from bgmatch_dask.store import Receipt
 from bgmatch_dask.store.data_ids import write_data_ids
 from bgmatch_dask.store.layout import PLANES, create_patch_array, create_plane_array
 from bgmatch_dask.store.receipt import digest_of
-from bgmatch_dask.store.visits import write_visits
+from bgmatch_dask.store.visits import read_visits, write_visits
 from bgmatch_dask.warps.tract import natural_key
 
 __all__ = (
@@ -171,7 +171,8 @@ def reference(
             visit: _tract_sums(run, ingested, visit) for visit in _visits(run, ingested)
         }
         save_visit_sums(run.store, sums)
-        choice = choose(run.plan.config, sums, run.plan.spec.grid, run.plan.spec.unit)
+        known = read_visits(run.plan.location)
+        choice = choose(run.plan.config, sums, run.plan.spec.grid, run.plan.spec.unit, known)
     return choice, sums
 
 

@@ -206,6 +206,14 @@ def test_depth_reads_the_table_of_visits(job, tmp_path):
     assert missing == {v: ("fwhm",) if v == visits[0] else () for v in visits}
 
 
+def test_depth_knows_what_the_headers_tell(job):
+    wishes = {"chooser": "depth", "weight_coverage": 0.0}
+    summary = run_tract(
+        make_plan(job.model_copy(update={"reference": job.reference.model_copy(update=wishes)}))
+    )
+    assert {c["missing"] for c in summary["reference"]["candidates"]} == {()}
+
+
 def test_detections_are_left_out_of_choice_and_differences_independently(job):
     plan = make_plan(job)
     for section, changed in (("reference", True), ("match", False)):
