@@ -18,6 +18,8 @@ class StoreConfig(Section):
     """Place of the store: a path, `file://…` or `s3://…`."""
     options: dict[str, str] = Field(default_factory=dict)
     """Options of a remote store, e.g. `endpoint`, `region`, `allow_http`; never secrets."""
+    receipts_every: float = Field(default=5.0, gt=0)
+    """Receipts are written down at least this often [s]: what a crash can lose."""
     chunk: int = Field(default=1000, ge=16)
     """Target size of a chunk [pixels]; the nearest exact divisor of the plane is used."""
 

@@ -36,9 +36,6 @@ from bgmatch_dask.store.traffic import recorded
 
 __all__ = ("RunContext", "board_key", "recover_layout", "run_started")
 
-_SEGMENT_SECONDS = 5.0
-"""Receipts are written at least this often, so that little is done again after a crash."""
-
 
 class Unit(Protocol):
     """What a task of any stage tells about itself."""
@@ -207,7 +204,7 @@ class RunContext:
             for receipt in results:
                 pending.append(receipt)
                 yield receipt
-                if time.perf_counter() - last > _SEGMENT_SECONDS:
+                if time.perf_counter() - last > self.plan.config.store.receipts_every:
                     self.ledger.append(name, pending)
                     pending, last = [], time.perf_counter()
         finally:

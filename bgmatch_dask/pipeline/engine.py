@@ -10,6 +10,7 @@ from secrets import token_hex
 from typing import Any, Protocol, TypeVar
 
 from distributed import Client, Future, as_completed
+from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from bgmatch_dask.errors import BgmatchError, ClusterError
@@ -101,6 +102,8 @@ class DaskEngine:
                 free = max(self._window() - len(flying), 0)
                 self._submit(running, flying, function, islice(waiting, free), name)
                 yield result
+        except CommClosedError as error:
+            raise self._scheduler_lost(name) from error
         finally:
             if flying and self.client.status == "running":
                 self.client.cancel(list(flying))
@@ -139,9 +142,12 @@ class DaskEngine:
             return self._killed(error, stage, unit)
         if isinstance(error, BgmatchError) or not isinstance(error, CancelledError):
             return error if isinstance(error, BaseException) else RuntimeError(str(error))
+        return self._scheduler_lost(stage)
+
+    def _scheduler_lost(self, stage: str) -> ClusterError:
         return ClusterError(
             "scheduler-lost",
-            f"The scheduler went away during unit {unit} of {stage}",
+            f"The scheduler went away during {stage}",
             where=str(getattr(self.client.scheduler, "address", "")),
             fix="Start it again and run the same command; what is done is not done again.",
         )

@@ -21,7 +21,11 @@ def simulate(folder: Path) -> Path:
 
 def tiny_job(warps: Path, store: Path | str) -> RunConfig:
     """Return the job on these warps; matched warps are written, so that every stage works."""
-    return make_job(warps, store, "background.bin_size=32", "match.write_warps=true")
+    return make_job(
+        warps,
+        store,
+        *("background.bin_size=32", "match.write_warps=true", "store.receipts_every=0.02"),
+    )
 
 
 def products(place: Location) -> dict[str, bytes]:

@@ -1,0 +1,331 @@
+"""Processes that die or hang at any moment: the products are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import dask
+import pytest
+import yaml
+from distributed.chaos import KillWorker
+
+from bgmatch_dask.config import ClusterConfig
+from bgmatch_dask.errors import BgmatchError, ClusterError
+from bgmatch_dask.pipeline.engine import DaskEngine, SerialEngine
+from bgmatch_dask.pipeline.events import StageStarted, UnitDone
+from bgmatch_dask.pipeline.plan import make_plan
+from bgmatch_dask.pipeline.resume import stored_config
+from bgmatch_dask.pipeline.run import run_tract
+from bgmatch_dask.service.cluster import connect
+from bgmatch_dask.store import Ledger, Location
+from tests.chaos.tract import tiny_job
+
+ROOT = Path(__file__).parents[2]
+UNITS = {"ingest": 7, "difference": 2, "match": 7, "coadd": 2}
+KILLS = 10
+
+
+@pytest.fixture
+def job(warps, tmp_path):
+    return tiny_job(warps, tmp_path / "tract.zarr")
+
+
+@pytest.fixture
+def place(job):
+    return Location.of(job.store.url)
+
+
+def receipts(place):
+    """Return the units that the ledger knows to be finished."""
+    ledger = Ledger(place, "main")
+    return {(stage, unit) for stage in UNITS for unit in ledger.read(stage)}
+
+
+class Watcher:
+    """Counts the units that are done, and acts at the first unit of each stage."""
+
+    def __init__(self, act=lambda stage: None, pause=0.0):
+        self.done = Counter()
+        self.act = act
+        self.pause = pause
+        self._seen = set()
+
+    def __call__(self, event):
+        if isinstance(event, UnitDone):
+            self.done[event.stage, event.unit] += 1
+            if event.stage not in self._seen:
+                self._seen.add(event.stage)
+                self.act(event.stage)
+            time.sleep(self.pause)
+
+    @property
+    def stages(self):
+        return Counter(stage for stage, _ in self.done.elements())
+
+
+def start_driver(config):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.chaos.driver", str(config)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill_after(process, events, delay):
+    """Let a driver tell of some events, kill it, and return the units that it did."""
+    done, finished = [], False
+    for line in process.stdout:
+        words = line.split()
+        finished |= words[0] == "finished"
+        if words[0] == "done":
+            done.append((words[1], words[2]))
+        events -= 1
+        if events == 0:
+            time.sleep(delay)
+            process.kill()
+    process.stdout.close()
+    error = process.stderr.read()
+    process.stderr.close()
+    process.wait()
+    assert finished or process.returncode == -signal.SIGKILL, error
+    return done, finished
+
+
+def test_a_driver_killed_at_ten_moments_goes_on_each_time(job, place, tmp_path, as_calm):
+    moments = random.Random(2026)
+    config = tmp_path / "job.yaml"
+    config.write_text(yaml.safe_dump(job.model_dump(mode="json")))
+    runs: Counter = Counter()
+    for _ in range(KILLS):
+        before = receipts(place)
+        events, delay = moments.randint(1, 4), moments.uniform(0, 0.05)
+        done, finished = kill_after(start_driver(config), events, delay)
+        assert not finished
+        assert not before & set(done), "a finished unit was done again"
+        runs.update(done)
+        assert not place.exists("runs/main/commit.json")
+    before = receipts(place)
+    assert before, "ten drivers have finished no unit"
+    done, finished = kill_after(start_driver(config), -1, 0)
+    assert finished
+    assert not before & set(done)
+    as_calm(place)
+    runs.update(done)
+    assert {stage for stage, _ in runs} == set(UNITS)
+    # A unit may be done twice when its driver dies before the receipt is written, never more
+    # often than that: receipts follow at once.
+    assert sum(runs.values()) <= sum(UNITS.values()) + 2 * KILLS
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two workers with nannies, which start again whoever dies."""
+    settings = {"distributed.scheduler.allowed-failures": 30}
+    with dask.config.set(settings), connect(ClusterConfig(workers=2)) as client:
+        yield client
+
+
+def worker_pids(client):
+    client.wait_for_workers(2, timeout=60)
+    return sorted(client.run(os.getpid).values())
+
+
+def test_a_worker_killed_in_each_stage_changes_nothing(job, place, cluster, as_calm):
+    killed = []
+
+    def kill(stage):
+        pid = next(iter(cluster.run(os.getpid).values()))
+        killed.append((stage, pid))
+        os.kill(pid, signal.SIGKILL)
+
+    watcher = Watcher(kill)
+    run_tract(make_plan(job), DaskEngine(cluster), (watcher,))
+    assert [stage for stage, _ in killed] == list(UNITS)
+    assert watcher.stages == UNITS
+    assert set(watcher.done.values()) == {1}
+    as_calm(place)
+
+
+async def give_up_silent_workers(dask_scheduler):
+    """Let the scheduler look now, and with less patience than its five minutes."""
+    dask_scheduler.worker_ttl = 6
+    await dask_scheduler.check_worker_ttl()
+
+
+def test_a_worker_that_hangs_is_given_up(job, place, cluster, as_calm):
+    stopped, over = [], threading.Event()
+
+    def look():
+        while not over.wait(1):
+            cluster.run_on_scheduler(give_up_silent_workers)
+
+    def stop(stage):
+        if stage == "ingest":
+            stopped.append(worker_pids(cluster)[0])
+            os.kill(stopped[0], signal.SIGSTOP)
+            looking.start()
+
+    looking = threading.Thread(target=look)
+    try:
+        run_tract(make_plan(job), DaskEngine(cluster), (Watcher(stop),))
+    finally:
+        over.set()
+        looking.join()
+        with suppress(ProcessLookupError):
+            os.kill(stopped[0], signal.SIGKILL)
+    as_calm(place)
+
+
+def test_workers_that_die_at_random_through_a_whole_tract(job, place, cluster, as_calm):
+    first = worker_pids(cluster)
+    # From this seed both live for half a second; those that follow them, as long as they will.
+    cluster.run(random.seed, 1)
+    cluster.register_plugin(KillWorker("4 s", mode="sys.exit"), name="chaos")
+    watcher = Watcher(pause=0.3)
+    try:
+        run_tract(make_plan(job), DaskEngine(cluster, per_thread=1), (watcher,))
+    finally:
+        cluster.unregister_worker_plugin("chaos")
+    assert worker_pids(cluster) != first
+    assert set(watcher.done.values()) == {1}
+    as_calm(place)
+
+
+@contextmanager
+def started(*command, environment=None):
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **(environment or {})},
+    )
+    try:
+        yield process
+    finally:
+        # Whatever is left of its group, workers included.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def command(job, *more):
+    return (
+        *("bgmatch_dask", "run", *job.inputs.paths, "--store", job.store.url, "--workers", "1"),
+        *("--set", "background.bin_size=32", "--set", "match.write_warps=true"),
+        *("--set", "store.receipts_every=0.02", *more),
+    )
+
+
+def await_line(stream, start):
+    for line in stream:
+        if line.startswith(start):
+            return line
+    raise AssertionError(f"no line begins with {start!r}")
+
+
+def test_a_killed_scheduler_is_told_and_the_run_goes_on_elsewhere(job, place, tmp_path, as_calm):
+    file = str(tmp_path / "scheduler.json")
+    with started(
+        *("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"),
+        *("--dashboard-address", "127.0.0.1:0", "--scheduler-file", file),
+    ) as scheduler:
+        line = await_line(scheduler.stderr, "")
+        while "Scheduler at:" not in line:
+            line = await_line(scheduler.stderr, "")
+        address = line.split("Scheduler at:")[1].strip()
+        worker = ("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard")
+        with (
+            started(*worker, "--local-directory", str(tmp_path)),
+            started(*command(job, "--scheduler", address)) as driver,
+        ):
+            await_line(driver.stderr, "ingest:")
+            os.kill(scheduler.pid, signal.SIGKILL)
+            _, error = driver.communicate(timeout=100)
+    assert driver.returncode == 1
+    assert "[scheduler-lost]" in error.splitlines()[-1]
+    finish(place, as_calm)
+
+
+def finish(place, as_calm):
+    """Go on with a run in this process; what has a receipt is not done again."""
+    before = receipts(place)
+    watcher = Watcher()
+    run_tract(make_plan(stored_config(place, "main")), None, (watcher,))
+    assert not before & set(watcher.done)
+    as_calm(place)
+
+
+@pytest.mark.parametrize(
+    ("signals", "code"), [((signal.SIGINT, signal.SIGINT), 130), ((signal.SIGTERM,), 143)]
+)
+def test_signals_end_the_driver_and_lose_nothing(job, place, as_calm, signals, code):
+    with started(*command(job)) as driver:
+        await_line(driver.stderr, "ingest:")
+        for number in signals:
+            os.kill(driver.pid, number)
+            time.sleep(0.2)
+        _, error = driver.communicate(timeout=60)
+    assert driver.returncode == code, error
+    assert not place.exists("runs/main/commit.json")
+    finish(place, as_calm)
+
+
+def take_memory(_):
+    """Take more and more memory, slowly enough to be seen doing it."""
+    held = []
+    while True:
+        held.append(b"x" * 20_000_000)
+        time.sleep(0.02)
+
+
+def test_a_worker_out_of_memory_is_named_with_its_unit():
+    settings = {"distributed.scheduler.allowed-failures": 0}
+    limited = ClusterConfig(workers=1, memory_limit="600MB")
+    with dask.config.set(settings), connect(limited) as client:
+        engine = DaskEngine(client)
+        assert engine.worker_limit() == 600_000_000
+        with pytest.raises(ClusterError) as caught:
+            list(engine.map(take_memory, ["1214/3"], "ingest"))
+    assert caught.value.code == "worker-memory"
+    assert "1214/3" in caught.value.what
+    assert "workers have 0.60 GB" in caught.value.what
+
+
+class SmallEngine(SerialEngine):
+    """An engine whose workers are too small for any work."""
+
+    def worker_limit(self):
+        return 10_000
+
+
+def test_work_that_cannot_fit_is_refused_before_it_begins(job, place):
+    watcher = Watcher()
+    with pytest.raises(BgmatchError) as caught:
+        run_tract(make_plan(job), SmallEngine(), (watcher,))
+    assert caught.value.code == "memory-short"
+    assert not watcher.done
+    assert not place.exists("zarr.json")
+
+
+def test_events_name_every_stage(job):
+    started_stages = []
+    run_tract(
+        make_plan(job),
+        None,
+        (lambda e: started_stages.append(e.stage) if isinstance(e, StageStarted) else None,),
+    )
+    assert [s for s in started_stages if s in UNITS] == list(UNITS)
