@@ -16,7 +16,6 @@ from pathlib import Path
 import dask
 import pytest
 import yaml
-from distributed.chaos import KillWorker
 
 from bgmatch_dask.config import ClusterConfig
 from bgmatch_dask.errors import BgmatchError, ClusterError
@@ -184,40 +183,6 @@ def test_a_worker_that_hangs_is_given_up(job, place, cluster, as_calm):
         looking.join()
         with suppress(ProcessLookupError):
             os.kill(stopped[0], signal.SIGKILL)
-    as_calm(place)
-
-
-DEATHS = 3
-
-
-def forget_chaos(dask_scheduler):
-    """Let workers that start from now on live; asking the dying ones would fail."""
-    dask_scheduler.worker_plugins.pop("chaos", None)
-
-
-def test_workers_that_die_at_random_through_a_tract(job, place, cluster, as_calm):
-    worker_pids(cluster)
-    # From this seed both die within a second; those that follow them, when they will.
-    cluster.run(random.seed, 1)
-    over, seen = threading.Event(), set(cluster.nthreads())
-
-    def watch():
-        # On a machine so slow that no unit outlives its worker, nothing would ever be done.
-        while not over.wait(0.2) and len(seen) < 2 + DEATHS:
-            seen.update(cluster.nthreads())
-        cluster.run_on_scheduler(forget_chaos)
-
-    cluster.register_plugin(KillWorker("4 s", mode="sys.exit"), name="chaos")
-    watching = threading.Thread(target=watch)
-    watching.start()
-    watcher = Watcher(pause=0.3)
-    try:
-        run_tract(make_plan(job), DaskEngine(cluster, per_thread=1), (watcher,))
-    finally:
-        over.set()
-        watching.join()
-    assert len(seen) > 2, "no worker died"
-    assert set(watcher.done.values()) == {1}
     as_calm(place)
 
 
