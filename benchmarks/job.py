@@ -51,6 +51,8 @@ class StageMeasure:
     """Bytes that workers read, by file calls."""
     written: float
     """Bytes that workers wrote."""
+    cpu: float = 0.0
+    """Processor time of the workers [s]."""
     durations: tuple[float, ...] = ()
     """Wall time of each unit on its worker."""
 
@@ -73,6 +75,13 @@ class JobMeasure:
     """By name, in order; stages of the driver have no units."""
     baseline: float = 0.0
     """Memory of a worker before the job [MB]."""
+    driver_cpu: float = 0.0
+    """Processor time of the driver with its scheduler [s]."""
+
+    @property
+    def cpu(self) -> float:
+        """Processor time of workers and driver [s]."""
+        return self.driver_cpu + sum(stage.cpu for stage in self.stages.values())
 
     @property
     def peak(self) -> float:
@@ -128,7 +137,7 @@ def warm_up(client: Client, work: Path) -> None:
 
 def usage() -> dict[str, float]:
     """Return peak memory and bytes of this worker so far, and start the peak anew."""
-    found = {"peak": peak_mb(), "read": 0.0, "written": 0.0}
+    found = {"cpu": time.process_time(), "peak": peak_mb(), "read": 0.0, "written": 0.0}
     try:
         lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
         counters = dict(line.split(": ") for line in lines)
@@ -165,6 +174,7 @@ class _Meter:
                 max(found["peak"] for found in now.values()),
                 sum(now[w]["read"] - self._before[w]["read"] for w in now),
                 sum(now[w]["written"] - self._before[w]["written"] for w in now),
+                sum(now[w]["cpu"] - self._before[w]["cpu"] for w in now),
                 durations,
             )
         self.overhead += time.perf_counter() - start
@@ -174,10 +184,11 @@ def run_job(client: Client, config: RunConfig) -> JobMeasure:
     """Plan and run a job on workers that are up, and meter it."""
     meter = _Meter(client)
     baseline = max(found["peak"] for found in client.run(usage).values())
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     plan = make_plan(config)
     summary = run_tract(plan, DaskEngine(client), (meter,))
     wall = time.perf_counter() - start - meter.overhead
     height, width = plan.spec.geometry.patches.plane_shape
     pixels = float(len(plan.ingest) * height * width)
-    return JobMeasure(plan.location, config, wall, summary, pixels, meter.stages, baseline)
+    cpu = time.process_time() - cpu
+    return JobMeasure(plan.location, config, wall, summary, pixels, meter.stages, baseline, cpu)

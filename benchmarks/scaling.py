@@ -25,7 +25,7 @@ _TEXT = (
     "The same job on one worker and on two; jobs of more visits, and of more patches, on two "
     "workers; units that do nothing, to time the scheduler alone; and a plan of a large tract "
     "that is played through on 1000 workers with the durations and the overhead measured here. "
-    "Cost per warp: processor seconds of all units, over the number of warps."
+    "Cost per warp: processor seconds of workers and driver, over the number of warps."
 )
 _WORKERS = 1000
 _LARGE = (81, 100)
@@ -116,8 +116,8 @@ def _units(job: JobMeasure) -> int:
 
 
 def _cost(job: JobMeasure) -> float:
-    """Return the seconds of all units and of the driver per warp."""
-    return sum(s.unit_seconds or s.seconds for s in job.stages.values()) / _units(job)
+    """Return the processor seconds of workers and driver per warp."""
+    return job.cpu / _units(job)
 
 
 def _noop(number: int) -> int:

@@ -145,7 +145,7 @@ def run(size: Size, work: Path) -> PartResult:
     ours = _Entry(
         Peer("bgmatch, whole job, 2 workers", "ingest, match, two coadds", "", ""),
         wall,
-        sum(s.unit_seconds or s.seconds for s in job.stages.values()),
+        job.cpu,
         ours_peak,
         mine,
     )
@@ -202,6 +202,7 @@ def _figures(entry: _Entry, ours: _Entry) -> list[Figure]:
     key = f"peers.{entry.peer.name}"
     return [
         spread(f"{key}.time_over_ours", [entry.wall / ours.wall], "x", "higher", relative=True),
+        spread(f"{key}.cpu_over_ours", [entry.cpu / ours.cpu], "x", "higher", relative=True),
         spread(
             f"{key}.error_over_ours",
             [entry.score.error / ours.score.error],
@@ -257,6 +258,7 @@ def _ratios(entries: list[_Entry], ours: _Entry) -> Table:
         (
             e.peer.name,
             e.wall / ours.wall,
+            e.cpu / ours.cpu,
             e.peak / ours.peak,
             e.score.error / ours.score.error,
             e.score.seam / ours.score.seam,
@@ -265,7 +267,7 @@ def _ratios(entries: list[_Entry], ours: _Entry) -> Table:
     ]
     return Table(
         "Ratios to bgmatch: above 1 is worse than bgmatch",
-        ("program", "time ×", "memory ×", "error ×", "seams ×"),
+        ("program", "time ×", "CPU ×", "memory ×", "error ×", "seams ×"),
         tuple(rows),
     )
 
