@@ -32,6 +32,7 @@ __all__ = ("MAX_PIXELS", "open_checked")
 MAX_PIXELS = 2**28
 """Pixels that one HDU may hold unless the caller says otherwise (1 GiB of float32)."""
 
+_PIECE = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -143,10 +144,13 @@ def _content(where: str, max_pixels: int, *, whole: bool) -> bytes | None:
             return fetched
         stream.seek(0)
         with gzip.open(stream) as inflated:
-            content = inflated.read(limit + 1)
-    if len(content) > limit:
-        raise too_large(f"The file inflates to more than {limit} bytes", where)
-    return content
+            # Piece by piece: one call would hold all pieces and their sum.
+            content = io.BytesIO()
+            while piece := inflated.read(_PIECE):
+                content.write(piece)
+                if content.tell() > limit:
+                    raise too_large(f"The file inflates to more than {limit} bytes", where)
+    return content.getvalue()
 
 
 def _stream(where: str, content: bytes | None) -> IO[bytes]:
