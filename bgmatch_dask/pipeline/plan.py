@@ -16,6 +16,7 @@ from bgmatch_dask.pipeline.tasks import Clipping, IngestTask
 from bgmatch_dask.store import Ledger, Location, TractSpec, read_spec
 from bgmatch_dask.store.receipt import digest_of
 from bgmatch_dask.warps.catalogue import Catalogue, scan_inputs
+from bgmatch_dask.warps.places import lasting_name
 from bgmatch_dask.warps.profile import Profile, load_profile
 from bgmatch_dask.warps.sources import load_source
 from bgmatch_dask.warps.tract import Layout, lay_out
@@ -253,7 +254,7 @@ def _ingest_tasks(
 
 
 def _basis(task: IngestTask, settings: Mapping[str, Any]) -> str:
-    files = [(f.path, f.size, f.modified_ns, f.etag) for f in task.files]
+    files = [(lasting_name(f.path), f.size, f.modified_ns, f.etag) for f in task.files]
     return unit_basis(settings, inputs=files)
 
 

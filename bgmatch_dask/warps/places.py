@@ -30,6 +30,7 @@ __all__ = (
     "Stat",
     "file_name",
     "is_remote",
+    "lasting_name",
     "list_remote",
     "open_input",
     "read_input",
@@ -65,6 +66,11 @@ def is_remote(name: str) -> bool:
 def file_name(name: str) -> str:
     """Return the last part of a path or URL."""
     return Path(unquote(urlsplit(name).path)).name if is_remote(name) else Path(name).name
+
+
+def lasting_name(name: str) -> str:
+    """Return a name without what changes each time it is given out: a web address's signature."""
+    return split_options(name)[0] if urlsplit(name).scheme in _WEB else name
 
 
 def stat_input(name: str) -> Stat:
@@ -191,7 +197,9 @@ def _web(name: str, method: str) -> Iterator[Any]:
             yield answer
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code in {400, 401, 403, 404, 410}:
+        # A signed address expires; asked for anew, it gives the file.
+        expired = bool(urlsplit(name).query) and error.code in {400, 401, 403}
+        if error.code in {400, 401, 403, 404, 410} and not expired:
             raise _unreadable(name, f"The server answers {error.code} {error.reason}") from error
         raise _unreachable(name, f"The server answers {error.code} {error.reason}") from error
     except (OSError, ValueError) as error:

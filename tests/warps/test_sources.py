@@ -21,7 +21,7 @@ from bgmatch_dask.store import Location
 from bgmatch_dask.warps import sources
 from bgmatch_dask.warps.catalogue import InputFile, scan_inputs
 from bgmatch_dask.warps.lsst import read_lsst_warp
-from bgmatch_dask.warps.places import open_input, read_input, stat_input
+from bgmatch_dask.warps.places import lasting_name, open_input, read_input, stat_input
 from bgmatch_dask.warps.profile import load_profile
 from bgmatch_dask.warps.simulation import SimulationConfig, simulate_tract
 from bgmatch_dask.warps.source import read_unit
@@ -51,6 +51,12 @@ def bucket(s3, warps):
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def do_HEAD(self):
+        if "expired" in self.path:
+            self.send_error(403)
+        else:
+            super().do_HEAD()
+
     def log_message(self, *words):
         pass
 
@@ -166,6 +172,14 @@ def test_a_web_file_beyond_the_limit_is_refused(web, warps):
 def test_a_server_that_is_silent_stops_the_job():
     call = functools.partial(scan_inputs, profile=LSST, max_pixels=10**6)
     assert code_of(call, ["http://127.0.0.1:9/x.fits"]) == "input-unreachable"
+
+
+def test_a_signed_address_that_expired_is_no_bad_file(web, warps):
+    name = f"{web}/{min(warps.iterdir()).name}"
+    call = functools.partial(scan_inputs, profile=LSST, max_pixels=10**6)
+    assert code_of(call, [f"{name}?signature=expired"]) == "input-unreachable"
+    (file,) = call([f"{name}?signature=fresh"]).files
+    assert lasting_name(file.path) == name
 
 
 class OneFile:
