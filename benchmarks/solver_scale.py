@@ -3,7 +3,7 @@
 Superpixel sums are made up, without pixels: skies as hard as real ones, a bump of scattered
 light in every 25th visit, round footprints, noise that belongs to visits. Run
 
-    python benchmarks/solver_scale.py --visits 25 50 --superpixels 60 125
+    python -m benchmarks.solver_scale --visits 25 50 --superpixels 60 125
 
 Every case runs in a process of its own, so that its peak memory is its own.
 """
@@ -185,7 +185,14 @@ def main() -> None:
     print("visits superpixels observations time[s] memory[GB] error/noise worst pull")
     for n in args.superpixels:
         for n_visits in args.visits:
-            command = [sys.executable, __file__, "--one", "--visits", str(n_visits)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.solver_scale",
+                "--one",
+                "--visits",
+                str(n_visits),
+            ]
             out = subprocess.run(
                 [*command, "--superpixels", str(n)], check=True, capture_output=True, text=True
             )

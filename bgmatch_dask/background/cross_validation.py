@@ -1,123 +1,114 @@
-"""Cross-validation by solving again: superpixels in folds, each fold predicted by the others."""
+"""How well overlaps agree that took no part in the solution."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bgmatch_dask.background.layout import GUARD
-from bgmatch_dask.background.observations import Observations
-from bgmatch_dask.background.solution import Offset, Solution, SolveConfig
+from bgmatch_dask.background.observations import measured_pairs
+from bgmatch_dask.background.offsets import at_superpixels
+from bgmatch_dask.background.solution import Solution, SolveConfig
 from bgmatch_dask.background.solve import solve_offsets
 from bgmatch_dask.background.superpixels import SuperpixelSums
-from bgmatch_dask.background.visits import Visit
-from bgmatch_dask.numerics.keys import TAPS, keys_averages
+from bgmatch_dask.background.visits import Visit, visit_key
+from bgmatch_dask.geometry import SuperpixelGrid
 
-__all__ = ("CrossValidation", "cross_validate")
+__all__ = ("CrossValidation", "LeftOut", "cross_validate")
 
 Array = NDArray[np.float64]
+Plane = NDArray[np.bool_]
 Pair = tuple[Visit, Visit]
 
 
 @dataclass(frozen=True, slots=True)
-class CrossValidation:
-    """Residuals of superpixels that their fit has not seen."""
+class LeftOut:
+    """One overlap, predicted from all those of other folds."""
 
-    residual: Array
-    """One for each observation of the solution; NaN where the others say nothing."""
-    rms: float
-    """Their root mean square."""
-    rms_visit: Mapping[Visit, float]
-    """The same over the pairs of each visit."""
+    hub: Visit
+    """First visit."""
+    visit: Visit
+    """Second visit."""
+    n_superpixels: int
+    """Superpixels compared."""
+    mean: float
+    """Mean difference hub − visit after matching, weighted by pixels [image unit]."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrossValidation:
+    """All overlaps that could be predicted."""
+
+    overlaps: tuple[LeftOut, ...]
+    """By pair."""
+    untied: tuple[Pair, ...]
+    """Overlaps without which nothing ties the two visits: nothing predicts them."""
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of the means, every overlap with the same weight; NaN without any."""
+        means = np.array([o.mean for o in self.overlaps])
+        return float(np.sqrt(np.mean(means**2))) if means.size else float("nan")
 
 
 def cross_validate(
     differences: Mapping[Pair, SuperpixelSums],
-    coverage: Mapping[Visit, NDArray[np.bool_]],
-    solution: Solution,
+    coverage: Mapping[Visit, Plane],
+    grid: SuperpixelGrid,
+    reference: Visit,
     config: SolveConfig | None = None,
     *,
     folds: int = 5,
     cost_order: Sequence[Visit] = (),
 ) -> CrossValidation:
-    """Leave superpixels out by folds, solve again without them, and predict them.
-
-    All pairs of a superpixel leave together, since they share the noise of its visits. With five
-    folds no two neighbours along an axis leave at the same time. Strengths are chosen anew in
-    each fold.
+    """Leave overlaps out, fold by fold, and predict them from the rest.
 
     Parameters
     ----------
-    differences, coverage, config, cost_order
-        What `solve_offsets` was given.
-    solution
-        What it returned.
+    differences, coverage, grid, reference, config, cost_order
+        As of `bgmatch_dask.background.solve.solve_offsets`.
     folds
-        Number of folds, at least 2; the work is that many solutions.
+        Number of solutions; overlap *i*, in order of visits, belongs to fold *i* mod ``folds``.
+
+    Returns
+    -------
+    CrossValidation
     """
-    data = solution.observations
-    residual = np.full(len(data), np.nan)
-    sy, sx = np.indices(solution.grid.shape)
-    fold_of = (sx + 2 * sy) % folds
-    for fold in range(folds):
-        kept = {pair: _without(sums, fold_of == fold) for pair, sums in differences.items()}
-        rest = solve_offsets(
-            kept, coverage, solution.grid, solution.reference, config, cost_order=cost_order
-        )
-        out = np.flatnonzero(fold_of[data.sy, data.sx] == fold)
-        residual[out] = data.value[out] - _predict(rest, data, out)
-    return CrossValidation(
-        residual,
-        _rms(residual),
-        {visit: _rms(residual[np.isin(data.pair, _pairs_of(data, visit))]) for visit in coverage},
+    settings = config if config is not None else SolveConfig()
+    usable = measured_pairs(differences, grid, settings.min_fraction)
+    pairs = sorted(
+        (p for p in usable if usable[p].any()), key=lambda p: (visit_key(p[0]), visit_key(p[1]))
     )
-
-
-def _without(sums: SuperpixelSums, out: NDArray[np.bool_]) -> SuperpixelSums:
-    planes = {f.name: np.where(out, 0.0, getattr(sums, f.name)) for f in fields(sums)}
-    return SuperpixelSums(**planes)
-
-
-def _pairs_of(data: Observations, visit: Visit) -> list[int]:
-    return [number for number, pair in enumerate(data.pairs) if visit in pair]
-
-
-def _predict(solution: Solution, data: Observations, at: NDArray[np.int64]) -> Array:
-    """Return ``⟨g_visit⟩ − ⟨g_hub⟩`` of some observations, NaN where a visit has no offset."""
-    out = np.full(len(at), np.nan)
-    known = {v for c in solution.components for v in c.visits}
-    lost = {v for c in solution.components if not c.has_reference for v in c.visits}
-    for number in np.unique(data.pair[at]).tolist():
-        hub, visit = data.pairs[number]
-        # Two components have no common level: their difference is not predicted.
-        if {hub, visit} & lost or not {hub, visit} <= known:
+    found: list[LeftOut] = []
+    untied: list[Pair] = []
+    for fold in range(folds):
+        out = pairs[fold::folds]
+        kept = {p: differences[p] for p in pairs if p not in out}
+        if not out:
             continue
-        own = data.pair[at] == number
-        out[own] = _averages(solution.offsets.get(visit), data, at[own]) - _averages(
-            solution.offsets.get(hub), data, at[own]
-        )
-    return out
+        solution = solve_offsets(kept, coverage, grid, reference, settings, cost_order=cost_order)
+        for pair in out:
+            if _tied(solution, pair):
+                found.append(_predicted(solution, pair, differences[pair], usable[pair]))
+            else:
+                untied.append(pair)
+    return CrossValidation(tuple(found), tuple(untied))
 
 
-def _averages(offset: Offset | None, data: Observations, at: NDArray[np.int64]) -> Array:
-    """Return the averages of a surface over the boxes of observations; zero for the reference."""
-    if offset is None:
-        return np.zeros(len(at))
-    taps = []
-    for axis in (0, 1):
-        low, high = (end[axis][at] / offset.pitch + GUARD for end in (data.low, data.high))
-        last = np.full(len(at), offset.nodes.shape[axis] - 1, np.int64)
-        base, weights = keys_averages(low, high, np.zeros_like(last), last)
-        taps.append((base[:, np.newaxis] + np.arange(TAPS), weights))
-    (rows, by_row), (columns, by_column) = taps
-    nodes = offset.nodes[rows[:, :, np.newaxis], columns[:, np.newaxis, :]]
-    out: Array = np.einsum("nj,njk,nk->n", by_row, nodes, by_column)
-    return out
+def _tied(solution: Solution, pair: Pair) -> bool:
+    return any(pair[0] in c.visits and pair[1] in c.visits for c in solution.components)
 
 
-def _rms(values: Array) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.sqrt(np.mean(known**2))) if known.size else float("nan")
+def _predicted(solution: Solution, pair: Pair, sums: SuperpixelSums, used: Plane) -> LeftOut:
+    hub, visit = pair
+    offset = _offset(solution, visit) - _offset(solution, hub)
+    n = sums.count[used]
+    mean = float((n * (sums.mean - offset)[used]).sum() / n.sum())
+    return LeftOut(hub, visit, int(used.sum()), mean)
+
+
+def _offset(solution: Solution, visit: Visit) -> Array:
+    known = solution.offsets.get(visit)
+    return at_superpixels(known) if known is not None else np.zeros(solution.grid.shape)

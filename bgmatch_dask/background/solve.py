@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from bgmatch_dask.background.diagnostics import pair_residuals
 from bgmatch_dask.background.graph import anchored_visits, find_components
@@ -92,7 +93,10 @@ def solve_offsets(
     data = observe(differences, usable, pairs, unknowns, grid)
     anchored = anchored_visits(covered, usable, gauges, settings.anchor_overlap)
     is_anchored = np.array([v in anchored for v in unknowns], bool)
-    fit = _fit(data, [covered[v] for v in unknowns], is_anchored, grid, settings)
+    # One thread: the sum of a product depends on how many share it, and for blocks of this size
+    # threads cost ten times what they save.
+    with threadpool_limits(1):
+        fit = _fit(data, [covered[v] for v in unknowns], is_anchored, grid, settings)
     return Solution(
         reference=reference,
         grid=grid,

@@ -61,8 +61,8 @@ class ReferenceConfig(Section):
 class MatchConfig(Section):
     """How offsets are modelled and solved."""
 
-    method: Literal["joint", "per_warp"] = "joint"
-    """`joint`: all visits over the tract in one solution; `per_warp`: each warp alone."""
+    method: Literal["reference", "joint", "per_warp"] = "joint"
+    """`joint`: all visits at once; `reference`: each against it; `per_warp`: each warp alone."""
     order: Literal["surface"] | Annotated[int, Field(ge=0, le=6)] = "surface"
     """`surface`: smooth superpixel grid; 0…6: one polynomial of this order per visit."""
     smoothing: float | None = Field(default=None, ge=0)

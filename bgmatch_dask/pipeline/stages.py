@@ -201,7 +201,9 @@ def difference(
 ) -> dict[Pair, SuperpixelSums]:
     """Measure the differences of all visits to the hubs that cover them."""
     config = run.plan.config
-    hubs = choose_hubs(coverage, choice.cost_order, choice.visit, max_hubs=config.match.hubs)
+    hubs: tuple[Visit, ...] = (choice.visit,)
+    if config.match.method != "reference":
+        hubs = choose_hubs(coverage, choice.cost_order, choice.visit, max_hubs=config.match.hubs)
     batches: list[Batch] = []
     for patch in range(run.plan.spec.geometry.patches.n_patches):
         pairs = pairs_for_patch(hubs, ingested.visits_of(patch))

@@ -63,7 +63,9 @@ class MatchedWarps:
         """
         summary = load_summary(location, run)
         tag = location.tag(f"runs/{run}/summary.json") or ""
-        method: Method = summary["config"].get("match", {}).get("method", "joint")
+        found = summary["config"].get("match", {}).get("method")
+        # One reference is the joint solution with one hub: its offsets are stored alike.
+        method: Method = "per_warp" if found == "per_warp" else "joint"
         return cls(location.url, run, str(summary["reference"]["visit"]), tag, method)
 
     def read(
