@@ -80,6 +80,9 @@ class TractPlan:
         if self.config.match.method == "per_warp":
             # Two warps, their difference, and the model of it in several forms.
             return 2 * _COPIES * per_warp
+        if self.config.match.difference == "common_mask":
+            # Of every visit the means of its cells and a bit per pixel; of one, its pixels.
+            return _COPIES * per_warp + len(self.spec.visits) * height * width * 5 // 4
         held = min(len(self.spec.visits), self.config.match.hubs or 12)
         return max(_COPIES * per_warp, held * height * width * 8 + 2 * per_warp)
 
