@@ -96,7 +96,7 @@ def test_overlaps_left_out_are_predicted():
     assert found.untied == ()
     assert found.rms < NOISE
     pairs = {p: data[p] for p in data.pairs if p != (0, 1)}
-    # A visit that one overlap ties cannot be predicted without it.
+    # Along a chain nothing else ties what one overlap ties.
     alone = {p: s for p, s in pairs.items() if 3 not in p or p == (0, 3)}
     found = cross_validate(alone, data.coverage, tract.grid, 0, folds=3)
-    assert found.untied == ((0, 3),)
+    assert sorted(found.untied) == [(0, 2), (0, 3), (1, 2)]
