@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bgmatch_dask.cli.main import app
-from bgmatch_dask.config import RunConfig, describe_config
+from bgmatch_dask.config import RunConfig, describe_config, load_job
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -117,6 +117,25 @@ def test_the_command_of_the_cluster_page_runs(cluster, simulated, tmp_path, monk
     (tmp_path / "sim").symlink_to(simulated)
     line = next(line for line in commands(ROOT / "docs/cluster.md") if "--scheduler" in line)
     bgmatch(line.replace("tcp://127.0.0.1:8786", cluster.scheduler.address))
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_pages_on_clusters_and_jobs_run(simulated, tmp_path, monkeypatch):
+    """The job file of the page, submitted as the page says, watched to its end, and the doctor."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BGMATCH_STATE", str(tmp_path / "state"))
+    (tmp_path / "sim").symlink_to(simulated)
+    page = (ROOT / "docs/jobs.md").read_text(encoding="utf-8")
+    first, tracts = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "job.yaml").write_text(first)
+    (tmp_path / "tracts.yaml").write_text(tracts)
+    lines = commands(ROOT / "docs/jobs.md") + commands(ROOT / "docs/cluster.md")
+    assert len(lines) == 7
+    for line in lines:
+        if "--scheduler" not in line:
+            bgmatch(line)
+    assert (tmp_path / "sim.zarr/runs/main/commit.json").exists()
+    assert [config.store.url for config in load_job("tracts.yaml")] == ["g.zarr", "r.zarr"]
 
 
 def test_tests_of_the_table_of_faults_exist():
