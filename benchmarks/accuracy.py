@@ -150,7 +150,7 @@ def _tied(rows: Iterable[TruthRow]) -> list[TruthRow]:
 
 
 def _worst(rows: Iterable[TruthRow]) -> float:
-    return max(row.ratio for row in _tied(rows))
+    return max((row.ratio for row in _tied(rows)), default=float("nan"))
 
 
 def _line(name: str, rows: Iterable[TruthRow]) -> tuple[Cell, ...]:
