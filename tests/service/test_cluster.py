@@ -39,7 +39,9 @@ def test_a_worker_with_another_version_is_refused_with_a_table(tmp_path):
     metadata.parent.mkdir(parents=True)
     metadata.write_text("Metadata-Version: 2.1\nName: bgmatch_dask\nVersion: 0.0.1\n")
     with cluster_of_processes(tmp_path / "cluster", workers=0) as processes:
-        processes.add_worker(environment={"PYTHONPATH": str(tmp_path / "other")})
+        processes.add_worker(
+            environment={"PYTHONPATH": str(tmp_path / "other"), "PYTHONSAFEPATH": "1"}
+        )
         config = ClusterConfig(scheduler=processes.address)
         assert config.kind == "address"
         with pytest.raises(ClusterError) as refused, connect(config):

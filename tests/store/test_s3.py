@@ -167,8 +167,8 @@ def test_a_whole_run_gives_the_bytes_of_a_local_one(warps, s3, tmp_path):
 
 
 def names_of(place: Location) -> list[str]:
-    """Return all names but those of segments of receipts, whose number goes by time."""
-    return [name for name in place.list("") if "receipts/" not in name]
+    """Return all names but segments of receipts, which go by time, and the command's board."""
+    return [name for name in place.list("") if "receipts/" not in name and "/board/" not in name]
 
 
 def test_exports_come_out_of_a_remote_store(s3, tmp_path):
