@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bgmatch_dask.errors import Rejected
@@ -43,7 +44,9 @@ def driver(tmp_path_factory):
 
 
 def until(driver, condition):
-    return WebDriverWait(driver, 60).until(lambda _: condition())
+    # The page replaces what is drawn at any moment, also between two looks of one condition.
+    waiting = WebDriverWait(driver, 60, ignored_exceptions=[StaleElementReferenceException])
+    return waiting.until(lambda _: condition())
 
 
 def texts(driver, selector):
@@ -65,20 +68,23 @@ def test_the_page_follows_a_run_by_itself(cluster, driver):
     run(StageStarted("ingest", 5, 0), UnitStarted("ingest", "a/0", "w", 10))
     until(driver, lambda: state_counts(driver) == {"waiting": 5})
     assert driver.find_elements("css selector", "path[data-state=working]")
-    assert texts(driver, ".bgm-badge") == ["running"]
+    until(driver, lambda: texts(driver, ".bgm-badge") == ["running"])
 
     units = ("a/0", "a/1", "a/2", "b/0")
     run(*(UnitDone("ingest", unit, 1.0, (), worker="w") for unit in units))
     until(driver, lambda: state_counts(driver) == {"waiting": 1, "ingested": 4})
-    bar = driver.find_element("css selector", "[data-stage=ingest] .bgm-bar")
-    assert bar.get_attribute("aria-valuenow") == "4"
-    inner = bar.find_element("css selector", "i")
-    until(driver, lambda: abs(inner.rect["width"] / bar.rect["width"] - 0.8) < 0.02)
+
+    def share():
+        bar = driver.find_element("css selector", "[data-stage=ingest] .bgm-bar")
+        assert bar.get_attribute("aria-valuenow") == "4"
+        return bar.find_element("css selector", "i").rect["width"] / bar.rect["width"]
+
+    until(driver, lambda: abs(share() - 0.8) < 0.02)
 
     bad = Rejected("fits-truncated", "It ends early.", "b.fits")
     run(UnitDone("ingest", "b/1", 1.0, (bad,), usable=False), StageEnded("ingest", 5.0))
     until(driver, lambda: texts(driver, ".bgm-rejected code") == ["fits-truncated"])
-    assert state_counts(driver) == {"ingested": 4, "rejected": 1}
+    until(driver, lambda: state_counts(driver) == {"ingested": 4, "rejected": 1})
 
     run(Picture("mosaic-after", "after", "1 of 3", _grey(np.full((4, 4), 0.5))))
     image = until(driver, lambda: driver.find_elements("css selector", "#pictures img"))[0]
