@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,7 +175,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--visits", type=int, nargs="+", default=[25])
     parser.add_argument("--superpixels", type=int, nargs="+", default=[60])
-    parser.add_argument("--figure", type=Path)
     parser.add_argument("--one", action="store_true", help="one case, as JSON")
     args = parser.parse_args()
     if args.one:

@@ -13,16 +13,7 @@ from bgmatch_dask.geometry import SuperpixelGrid
 from bgmatch_dask.numerics.keys import TAPS, keys_averages
 from bgmatch_dask.numerics.tap_kernels import StripOrder, TapRows
 
-__all__ = (
-    "GUARD",
-    "NodeLayout",
-    "NodeWindow",
-    "lay_out",
-    "node_shape",
-    "node_window",
-    "superpixel_rows",
-    "taps",
-)
+__all__ = ("GUARD", "NodeLayout", "NodeWindow", "lay_out", "node_shape", "superpixel_rows", "taps")
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -110,7 +101,7 @@ def lay_out(coverage: Sequence[NDArray[np.bool_]], grid: SuperpixelGrid, pitch: 
     NodeLayout
         Unknowns in strips along the axis that makes the direct solution cheaper.
     """
-    windows = tuple(node_window(plane, pitch) for plane in coverage)
+    windows = tuple(_window(plane, pitch) for plane in coverage)
     starts = np.concatenate([[0], np.cumsum([w.size for w in windows])]).astype(np.int64)
     rows = _join([np.repeat(np.arange(w.y0, w.y0 + w.ny), w.nx) for w in windows])
     columns = _join([np.tile(np.arange(w.x0, w.x0 + w.nx), w.ny) for w in windows])
@@ -120,8 +111,7 @@ def lay_out(coverage: Sequence[NDArray[np.bool_]], grid: SuperpixelGrid, pitch: 
     return by_row if by_row.work <= by_column.work else by_column
 
 
-def node_window(plane: NDArray[np.bool_], pitch: int = 1) -> NodeWindow:
-    """Return the nodes of a visit that covers some superpixels ``(sy, sx)``."""
+def _window(plane: NDArray[np.bool_], pitch: int) -> NodeWindow:
     ys, xs = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
     y0, y1 = _first_node(ys[0], pitch), _last_node(ys[-1], pitch)
     x0, x1 = _first_node(xs[0], pitch), _last_node(xs[-1], pitch)

@@ -169,8 +169,7 @@ def solve_with(
     bound += (strengths.ridge[:, np.newaxis] * inverse.slope_diagonal()).sum(axis=1)
     freedom = system.rank + 3.0 - bound
     residual = observations.value - system.predict(theta)
-    # Huber's second proposal: what is weighted down counts with its limit, not with its size.
-    squares = float((weights * robust * residual**2).sum())
+    squares = float((weights * residual**2).sum())
     left = float((robust * observations.share).sum()) - float(freedom.sum())
     known = squares > _NOISE_FREE * float((weights * observations.value**2).sum()) and left >= 1.0
     noise = squares / left if known else 0.0
@@ -214,10 +213,7 @@ def _pooled(fitted: Array, energy: Array, noise: float, anchored: NDArray[np.boo
     """Return every visit's own strength, drawn towards the common one where data are few."""
     common = _limited(noise * float(fitted.sum()) / max(float(energy.sum()), 1e-300))
     pool = np.where(anchored, _POOL_ANCHORED, _POOL_LOOSE)
-    # A few sharp skies have most of the energy: they must not make the others rough.
-    typical = _limited(float(np.median(noise * fitted / np.maximum(energy, 1e-300))))
-    goal = np.where(anchored, max(typical, common), common)
-    out: Array = noise * (fitted + pool) / (energy + pool * noise / goal)
+    out: Array = noise * (fitted + pool) / (energy + pool * noise / common)
     return np.clip(out, *_BOUNDS)
 
 

@@ -54,9 +54,11 @@ class SolveConfig:
     """Iterations of the robust weights."""
     n_strength: int = 6
     """Iterations of the choice of the strengths."""
+    node_pitch: int | None = None
+    """Superpixels per node of the result; None: one."""
     work_limit: float = 1e10
-    """Floating point operations of a direct solution beyond which the tract is solved in steps:
-    a draft on coarse cells, then details."""
+    """Floating point operations of a direct solution beyond which the nodes of the direct
+    solution are made coarser (the finest level is then solved by iteration)."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be solved."""
@@ -72,6 +74,8 @@ class SolveConfig:
                 raise ConfigError(
                     "smoothing-invalid", f"{name} must not be negative, got {value}", where="match"
                 )
+        if self.node_pitch is not None and self.node_pitch < 1:
+            raise ConfigError("pitch-invalid", f"node_pitch must be >= 1, got {self.node_pitch}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,7 @@ class Solution:
     pitch: int
     """Superpixels per node."""
     iterations: int
-    """Surfaces of details that were added to a draft; 0: one direct solution."""
+    """Iterations of the last linear solution."""
     observations: Observations
     """The superpixel differences that were used."""
     prediction: Array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from bgmatch_dask.background.diagnostics import pair_residuals
 from bgmatch_dask.background.graph import anchored_visits, find_components
-from bgmatch_dask.background.layout import NodeWindow, lay_out, node_shape, node_window
+from bgmatch_dask.background.layout import NodeWindow, node_shape
 from bgmatch_dask.background.observations import Observations, measured_pairs, observe
 from bgmatch_dask.background.polynomial import fit_polynomials
 from bgmatch_dask.background.solution import (
@@ -22,10 +23,9 @@ from bgmatch_dask.background.solution import (
     VisitFigures,
 )
 from bgmatch_dask.background.superpixels import SuperpixelSums
-from bgmatch_dask.background.surface import SurfaceFit
-from bgmatch_dask.background.trend import fit_with_trend
+from bgmatch_dask.background.surface import SurfaceFit, fit_surfaces
+from bgmatch_dask.background.trend import curvature_trend
 from bgmatch_dask.background.visits import Visit, find_visit, sorted_visits, visit_key
-from bgmatch_dask.background.wide import fit_wide
 from bgmatch_dask.geometry import SuperpixelGrid
 
 __all__ = ("solve_offsets",)
@@ -33,8 +33,6 @@ __all__ = ("solve_offsets",)
 Array = NDArray[np.float64]
 Plane = NDArray[np.bool_]
 Pair = tuple[Visit, Visit]
-
-_MAX_NODES = 200_000
 
 
 def solve_offsets(
@@ -154,15 +152,18 @@ def _fit(
         )
     if config.order != "surface":
         return fit_polynomials(observations, coverage, anchored, grid, config)
-    if _direct(coverage, grid, config.work_limit):
-        return fit_with_trend(observations, coverage, anchored, grid, config)
-    return fit_wide(observations, coverage, anchored, grid, config)
-
-
-def _direct(coverage: list[Plane], grid: SuperpixelGrid, limit: float) -> bool:
-    """Whether one direct solution of all surfaces is affordable."""
-    n_nodes = sum(node_window(plane).size for plane in coverage)
-    return n_nodes < _MAX_NODES and lay_out(coverage, grid, 1).work <= limit
+    fit = fit_surfaces(observations, coverage, anchored, grid, config)
+    if not anchored.any():
+        return fit
+    nodes, prediction = curvature_trend(fit, observations, coverage, anchored, grid)
+    rest = replace(observations, value=observations.value - prediction)
+    about = fit_surfaces(rest, coverage, anchored, grid, config)
+    return replace(
+        about,
+        nodes=tuple(a + b for a, b in zip(about.nodes, nodes, strict=True)),
+        observations=replace(about.observations, value=observations.value),
+        prediction=about.prediction + prediction,
+    )
 
 
 def _offsets(

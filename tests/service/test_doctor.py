@@ -69,7 +69,7 @@ def test_a_cluster_without_workers_then_with_faulty_ones(scheduler, simulated, s
     found = wrong(store=store, **job)
     assert list(found) == ["no-workers"]
     assert f"dask worker {scheduler.address} --nthreads 1" in found["no-workers"]
-    faulty = {"PYTHONPATH": str(tmp_path)}
+    faulty = {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
     replace_worker(scheduler, "--memory-limit", "2MB", environment=faulty)
     found = wrong(store=store, **job)
     assert sorted(found) == ["clock-skew", "memory-short", "version-mismatch"]

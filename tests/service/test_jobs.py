@@ -156,8 +156,10 @@ def test_a_killed_driver_is_told_and_resumed(processes, simulated, alone, tmp_pa
         "interrupted",
         f"interrupted: run bgmatch resume {job}",
     )
-    assert bgmatch("resume", job, state=state).stdout.strip() == job
-    assert bgmatch("resume", job, state=state).stderr.startswith("bgmatch: [job-running]")
+    with processes.held(lambda: True):
+        assert bgmatch("resume", job, state=state).stdout.strip() == job
+        wait_until(lambda: status_in_store(store)["state"] == "running", "the second driver")
+        assert bgmatch("resume", job, state=state).stderr.startswith("bgmatch: [job-running]")
     watched = bgmatch("watch", job[:-2], state=state)
     assert watched.returncode == 0, watched.stdout + watched.stderr
     assert f"job        {job}: finished" in watched.stdout
