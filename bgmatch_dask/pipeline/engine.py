@@ -96,8 +96,9 @@ class DaskEngine:
             self._submit(running, flying, function, islice(waiting, self._window()), name)
             for future, result in running:
                 task = flying.pop(future)
-                if future.status != "finished":
-                    raise self._explain(result, name, str(getattr(task, "unit", task)))
+                error = _failure(result)
+                if error is not None:
+                    raise self._explain(error, name, str(getattr(task, "unit", task)))
                 future.release()
                 free = max(self._window() - len(flying), 0)
                 self._submit(running, flying, function, islice(waiting, free), name)
@@ -135,13 +136,12 @@ class DaskEngine:
             flying[future] = task
             running.add(future)
 
-    def _explain(self, result: Any, stage: str, unit: str) -> BaseException:  # noqa: ANN401
+    def _explain(self, error: BaseException, stage: str, unit: str) -> BaseException:
         """Return the error of a unit that did not finish, in our words where there are any."""
-        error = result[1] if isinstance(result, tuple) else result
         if isinstance(error, KilledWorker):
             return self._killed(error, stage, unit)
         if isinstance(error, BgmatchError) or not isinstance(error, CancelledError):
-            return error if isinstance(error, BaseException) else RuntimeError(str(error))
+            return error
         return self._scheduler_lost(stage)
 
     def _scheduler_lost(self, stage: str) -> ClusterError:
@@ -175,6 +175,17 @@ class DaskEngine:
         """Return the most memory a worker had when its nanny ended it for that; 0 if none did."""
         events = self.client.get_events("worker-restart-memory")
         return max((int(event["rss"]) for _, event in events), default=0)
+
+
+def _failure(result: Any) -> BaseException | None:  # noqa: ANN401
+    """Return the error that came in place of a result, None if it is a result.
+
+    The status of a future does not tell: the scheduler computes a result again whose worker
+    dies, also when we hold it already.
+    """
+    if isinstance(result, tuple) and len(result) == 3:  # type, value, traceback
+        result = result[1]
+    return result if isinstance(result, BaseException) else None
 
 
 def check_memory(engine: Engine, needed: int) -> None:

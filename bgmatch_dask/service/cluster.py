@@ -9,12 +9,13 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import dask
 from distributed import Client, LocalCluster
 from distributed.security import Security
 from distributed.versions import VersionMismatchWarning
+from tornado.ioloop import IOLoop, PeriodicCallback
 
 from bgmatch_dask.config import ClusterConfig
 from bgmatch_dask.errors import ClusterError
@@ -37,6 +38,9 @@ EXTRAS = {
     "gateway": "dask_gateway",
 }
 """Kinds of clusters that need a package of their own: the module to import."""
+
+_REPLACE_SECONDS = 2.0
+"""How often a local cluster is made whole."""
 
 
 @contextmanager
@@ -167,7 +171,27 @@ def _local(config: ClusterConfig) -> Iterator[Client]:
         with cluster, Client(cluster) as client:
             if config.max_workers is not None:
                 _scale(cluster, config)
-            yield client
+                yield client
+            else:
+                with _replaced(cluster, config.workers):
+                    yield client
+
+
+@contextmanager
+def _replaced(cluster: LocalCluster, workers: int) -> Iterator[None]:
+    """Start workers for those that left for good.
+
+    A nanny starts a worker again that dies, but not one that closes itself; and the cluster ends
+    the nanny of a worker that is not back after ``distributed.deploy.lost-worker-timeout``. It
+    starts others only when it is scaled, so that a run would wait for ever once all are gone.
+    """
+    look = PeriodicCallback(lambda: cluster.scale(workers), _REPLACE_SECONDS * 1000)
+    loop = cast("IOLoop", cluster.loop)
+    loop.add_callback(look.start)
+    try:
+        yield
+    finally:
+        loop.add_callback(look.stop)
 
 
 @contextmanager

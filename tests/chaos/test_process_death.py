@@ -16,6 +16,7 @@ from pathlib import Path
 import dask
 import pytest
 import yaml
+from distributed.chaos import KillWorker
 
 from bgmatch_dask.config import ClusterConfig
 from bgmatch_dask.errors import BgmatchError, ClusterError
@@ -31,6 +32,8 @@ from tests.chaos.tract import tiny_job
 ROOT = Path(__file__).parents[2]
 UNITS = {"ingest": 7, "difference": 2, "match": 7, "coadd": 2}
 KILLS = 10
+LOST = {"segfault": "60 s", "sys.exit": "1 s"}
+"""After how long Dask gives up the nanny of a worker; one that left for good is not missed."""
 
 
 @pytest.fixture
@@ -184,6 +187,62 @@ def test_a_worker_that_hangs_is_given_up(job, place, cluster, as_calm):
         with suppress(ProcessLookupError):
             os.kill(stopped[0], signal.SIGKILL)
     as_calm(place)
+
+
+def forget_chaos(dask_scheduler):
+    """Let the workers that come from now on live."""
+    del dask_scheduler.worker_plugins["chaos"]
+
+
+def await_gone(client, workers):
+    end = time.monotonic() + 120
+    while gone := set(workers) & set(client.nthreads()):
+        assert time.monotonic() < end, f"{gone} live on"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("mode", "stages"), [("segfault", tuple(UNITS)), ("sys.exit", ("difference",))]
+)
+def test_workers_that_die_at_random_change_nothing(job, place, cluster, as_calm, mode, stages):
+    """Those that crash are started again; those that close themselves are replaced."""
+    doomed = []
+
+    def doom(stage):
+        if stage not in stages:
+            return
+        # One that dies while it is told so would be an error; and newcomers need their time.
+        await_gone(cluster, doomed)
+        worker_pids(cluster)
+        for number, worker in enumerate(sorted(cluster.nthreads())):
+            cluster.run(random.seed, number, workers=[worker])
+            doomed.append(worker)
+        cluster.register_plugin(KillWorker("300 ms", mode=mode), name="chaos")
+        cluster.run_on_scheduler(forget_chaos)
+
+    watcher = Watcher(doom)
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": LOST[mode]}):
+        run_tract(make_plan(job), DaskEngine(cluster), (watcher,))
+        await_gone(cluster, doomed)
+        worker_pids(cluster)
+    assert len(doomed) == len(set(doomed)) == 2 * len(stages)
+    assert watcher.stages == UNITS
+    assert set(watcher.done.values()) == {1}
+    as_calm(place)
+
+
+def test_results_that_are_here_outlive_their_workers(cluster):
+    worker_pids(cluster)
+    results = DaskEngine(cluster).map(abs, [-1, -2, -3, -4], "ingest")
+    found = [next(results)]
+    while any(cluster.processing().values()):
+        time.sleep(0.05)
+    time.sleep(0.5)  # on their way to this process
+    workers = list(cluster.nthreads())
+    for pid in cluster.run(os.getpid).values():
+        os.kill(pid, signal.SIGKILL)
+    await_gone(cluster, workers)
+    assert sorted([*found, *results]) == [1, 2, 3, 4]
 
 
 @contextmanager
