@@ -156,9 +156,8 @@ def test_a_killed_driver_is_told_and_resumed(processes, simulated, alone, tmp_pa
         "interrupted",
         f"interrupted: run bgmatch resume {job}",
     )
-    with processes.held(lambda: True):
-        assert bgmatch("resume", job, state=state).stdout.strip() == job
-        wait_until(lambda: status_in_store(store)["state"] == "running", "the second driver")
+    assert bgmatch("resume", job, state=state).stdout.strip() == job
+    with processes.held(lambda: status_in_store(store)["state"] == "running"):
         assert bgmatch("resume", job, state=state).stderr.startswith("bgmatch: [job-running]")
     watched = bgmatch("watch", job[:-2], state=state)
     assert watched.returncode == 0, watched.stdout + watched.stderr
