@@ -144,16 +144,18 @@ def worker_pids(client):
 
 
 def test_a_worker_killed_in_each_stage_changes_nothing(job, place, cluster, as_calm):
-    killed = []
+    killed = {}
 
     def kill(stage):
-        pid = next(iter(cluster.run(os.getpid).values()))
-        killed.append((stage, pid))
+        await_gone(cluster, killed.values())  # asking a dead one would be an error
+        worker, pid = next(iter(cluster.run(os.getpid).items()))
+        killed[stage] = worker
         os.kill(pid, signal.SIGKILL)
 
     watcher = Watcher(kill)
     run_tract(make_plan(job), DaskEngine(cluster), (watcher,))
-    assert [stage for stage, _ in killed] == list(UNITS)
+    await_gone(cluster, killed.values())
+    assert list(killed) == list(UNITS)
     assert watcher.stages == UNITS
     assert set(watcher.done.values()) == {1}
     as_calm(place)
