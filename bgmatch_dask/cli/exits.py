@@ -42,9 +42,11 @@ def reported() -> Iterator[None]:
         sys.stderr.write(f"bgmatch: {error}\n")
         raise typer.Exit(USAGE if isinstance(error, ConfigError) else FAILURE) from None
     except _EndedError:
+        _ignore_further_signals()
         sys.stderr.write("bgmatch: ended; run the same command again to continue\n")
         raise typer.Exit(ENDED) from None
     except KeyboardInterrupt:
+        _ignore_further_signals()
         sys.stderr.write("bgmatch: interrupted; run the same command again to continue\n")
         raise typer.Exit(INTERRUPTED) from None
 
@@ -64,6 +66,16 @@ def _ends_like_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _ignore_further_signals() -> None:
+    """Let the process end with its own exit code.
+
+    While the interpreter shuts down a signal with a handler has its default action again, so that
+    one more Ctrl-C would kill the process instead of ending it with the code that tells why.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def finish(n_rejected: int) -> None:
