@@ -277,6 +277,7 @@ def patch_map(values: NDArray[np.float64], unit: str) -> bytes:
     ny, nx = values.shape
     width = 7.0
     figure = blank(width, float(np.clip((width - 1.6) * ny / nx + 0.8, 1.8, 9.0)))
+    figure.set_layout_engine("compressed", w_pad=0.08, h_pad=0.08)
     ax = figure.add_subplot()
     ax.set_facecolor(NO_DATA_COLOUR)
     image = ax.imshow(np.ma.masked_invalid(values), origin="lower", cmap="YlOrBr", vmin=0.0)
@@ -286,8 +287,8 @@ def patch_map(values: NDArray[np.float64], unit: str) -> bytes:
             text = f"{iy * nx + ix}\n{value:.2g}" if np.isfinite(value) else str(iy * nx + ix)
             colour = "white" if value > middle else INK
             ax.text(ix, iy, text, ha="center", va="center", fontsize=FONT - 1, color=colour)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xticks(_whole_ticks(nx))
+    ax.set_yticks(_whole_ticks(ny))
     ax.set_xlabel("patch column", fontsize=FONT)
     ax.set_ylabel("patch row", fontsize=FONT)
     ax.tick_params(labelsize=FONT)
@@ -295,6 +296,11 @@ def patch_map(values: NDArray[np.float64], unit: str) -> bytes:
     bar.ax.tick_params(labelsize=FONT)
     bar.set_label(f"rms residual [{plain_label(unit)}]", fontsize=FONT, parse_math=False)
     return png(figure)
+
+
+def _whole_ticks(n: int) -> NDArray[np.int_]:
+    """Return about ten of the numbers 0 to n - 1, evenly spaced."""
+    return np.arange(0, n, max(1, -(-n // 10)))
 
 
 def convergence_figure(changes: Sequence[float], unit: str) -> bytes:
