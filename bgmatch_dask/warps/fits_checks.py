@@ -11,9 +11,11 @@ import io
 import os
 import warnings
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from itertools import accumulate
+from typing import IO, Any
 
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
@@ -32,7 +34,9 @@ __all__ = ("MAX_PIXELS", "open_checked")
 MAX_PIXELS = 2**28
 """Pixels that one HDU may hold unless the caller says otherwise (1 GiB of float32)."""
 
-_PIECE = 1 << 20
+_PIECE = 1 << 18
+_OWN = 4 * _PIECE
+"""Bytes that inflating takes beside what it keeps: the window of zlib, its buffers, one piece."""
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -59,7 +63,7 @@ def open_checked(
         ``checksum`` is set; of a web server's file, all.
     max_pixels
         Most pixels that one HDU may hold; the file itself, and what it inflates to, may have
-        16 bytes for each of them.
+        16 bytes for each of them; inflating takes no more memory than that.
     checksum
         Compare pixels with ``CHECKSUM`` and ``DATASUM`` cards where there are any; this reads
         each HDU that the body touches.
@@ -78,7 +82,7 @@ def open_checked(
     where = os.fspath(path)
     with _translated(where):
         content = _content(where, max_pixels, whole=checksum)
-        size = stat_input(where).size if content is None else len(content)
+        size = stat_input(where).size if content is None else sum(map(len, content))
         with _stream(where, content) as stream:
             check_structure(stream, size, where, max_pixels)
         # Streams are ours, so that they are closed also when astropy fails half way.
@@ -125,17 +129,18 @@ def _from_warning(warning: AstropyUserWarning, where: str) -> InputError:
     return InputError(code, text, where=where, fix="Fetch or make the file again.")
 
 
-def _content(where: str, max_pixels: int, *, whole: bool) -> bytes | None:
+def _content(where: str, max_pixels: int, *, whole: bool) -> tuple[bytes, ...] | None:
     """Return the bytes of a gzipped or a fetched file, None for one that is read in place."""
     limit = BYTES_PER_PIXEL * max_pixels
     size = stat_input(where).size
     if size > limit:
         raise too_large(f"The file has {size} bytes, the limit is {limit}", where)
-    fetched: bytes | None = None
+    fetched: tuple[bytes, ...] | None = None
     if is_remote(where) and (whole or where.startswith("http")):
-        fetched = read_input(where, limit)
-        if fetched is None:
+        data = read_input(where, limit)
+        if data is None:
             raise too_large(f"The file has more than {limit} bytes", where)
+        fetched = (data,)
     with _stream(where, fetched) as stream:
         magic = stream.read(2)
         if not magic:
@@ -143,15 +148,50 @@ def _content(where: str, max_pixels: int, *, whole: bool) -> bytes | None:
         if magic != _GZIP_MAGIC:
             return fetched
         stream.seek(0)
-        with gzip.open(stream) as inflated:
-            # Piece by piece: one call would hold all pieces and their sum.
-            content = io.BytesIO()
-            while piece := inflated.read(_PIECE):
-                content.write(piece)
-                if content.tell() > limit:
-                    raise too_large(f"The file inflates to more than {limit} bytes", where)
-    return content.getvalue()
+        return tuple(_inflated(stream, limit - _OWN, where))
 
 
-def _stream(where: str, content: bytes | None) -> IO[bytes]:
-    return open_input(where) if content is None else io.BytesIO(content)
+def _inflated(stream: IO[bytes], limit: int, where: str) -> Iterator[bytes]:
+    """Yield what a gzipped file holds in pieces, which are never joined: that would double them."""
+    size = 0
+    with gzip.open(stream) as inflated:
+        while piece := inflated.read(_PIECE):
+            size += len(piece)
+            if size > limit:
+                raise too_large(f"The file inflates to more than {limit} bytes", where)
+            yield piece
+
+
+class _Pieces(io.RawIOBase):
+    """Pieces of bytes, read as one file."""
+
+    def __init__(self, pieces: tuple[bytes, ...]) -> None:
+        self._pieces = pieces
+        self._ends = tuple(accumulate(map(len, pieces)))
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._ends[-1]}[whence]
+        self._at = max(start + offset, 0)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401
+        index = bisect_right(self._ends, self._at)
+        if index == len(self._pieces):
+            return 0
+        piece = self._pieces[index]
+        start = self._at - (self._ends[index] - len(piece))
+        part = memoryview(piece)[start : start + len(buffer)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+
+def _stream(where: str, content: tuple[bytes, ...] | None) -> IO[bytes]:
+    return open_input(where) if content is None else io.BufferedReader(_Pieces(content))

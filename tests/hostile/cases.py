@@ -210,6 +210,13 @@ def _bomb(path, good):
             stream.write(b"\0" * 1_000_000)
 
 
+@case("swollen.fits.gz", "a file that inflates to nearly the limit, mostly zeros", "fits-truncated")
+def _swollen(path, good):
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        stream.write(good.read_bytes())
+        stream.write(b"\0" * (LIMIT_BYTES - good.stat().st_size - 1_200_000))
+
+
 @compressed("tilebomb.fits", "a gzipped tile that inflates to 200 MB", "too-large", tile=(2, 160))
 def _tile_bomb(data):
     bomb = gzip.compress(b"\0" * 200_000_000, compresslevel=9, mtime=0)
