@@ -30,7 +30,7 @@ from bgmatch_dask.report.fits_files import (
     write_planes,
 )
 from bgmatch_dask.store import Location, TractStore
-from bgmatch_dask.warps.lsst import write_lsst_warp
+from bgmatch_dask.warps.lsst_writing import write_lsst_warp
 from bgmatch_dask.warps.warp import Warp
 
 __all__ = ("Product", "export_fits", "offset_planes")

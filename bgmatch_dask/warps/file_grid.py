@@ -17,12 +17,8 @@ from bgmatch_dask.errors import InputError
 from bgmatch_dask.geometry import Box, PatchGrid, TractGeometry
 from bgmatch_dask.warps.catalogue import InputFile, celestial_wcs, image_hdu, scan_inputs
 from bgmatch_dask.warps.fits_checks import open_checked
-from bgmatch_dask.warps.lsst import (
-    LsstHeader,
-    read_lsst_header,
-    read_lsst_warp,
-    write_lsst_warp,
-)
+from bgmatch_dask.warps.lsst import LsstHeader, read_lsst_header, read_lsst_warp
+from bgmatch_dask.warps.lsst_writing import write_lsst_warp
 from bgmatch_dask.warps.profile import Profile
 from bgmatch_dask.warps.resample import resample_unit
 from bgmatch_dask.warps.warp import Warp

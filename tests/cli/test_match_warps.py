@@ -18,7 +18,8 @@ from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import NO_DATA
 from bgmatch_dask.numerics.chebyshev import Weighting
 from bgmatch_dask.warps.background_fits import read_background_list
-from bgmatch_dask.warps.lsst import read_lsst_header, read_lsst_warp, write_lsst_warp
+from bgmatch_dask.warps.lsst import read_lsst_header, read_lsst_warp
+from bgmatch_dask.warps.lsst_writing import write_lsst_warp
 from bgmatch_dask.warps.profile import load_profile
 from bgmatch_dask.warps.simulation import SimulationConfig
 from bgmatch_dask.warps.warp import Warp

@@ -14,7 +14,8 @@ from bgmatch_dask.pipeline.plan import make_plan
 from bgmatch_dask.pipeline.run import run_tract
 from bgmatch_dask.report.export import export_fits
 from bgmatch_dask.store import Location, open_store
-from bgmatch_dask.warps.lsst import read_lsst_warp, write_lsst_warp
+from bgmatch_dask.warps.lsst import read_lsst_warp
+from bgmatch_dask.warps.lsst_writing import write_lsst_warp
 from bgmatch_dask.warps.simulation import SimulationConfig, load_truth, simulate_tract
 from bgmatch_dask.warps.simulation.exposure import photometric_ratio
 from bgmatch_dask.warps.simulation.truth import true_sky

@@ -239,7 +239,7 @@ def ramp(box: Box) -> np.ndarray:
 def test_a_ramp_goes_in_and_comes_out(tmp_path):
     """Noise-free visits that differ by a ramp: the offset is the ramp on every patch."""
     from bgmatch_dask.geometry import PatchGrid
-    from bgmatch_dask.warps.lsst import write_lsst_warp
+    from bgmatch_dask.warps.lsst_writing import write_lsst_warp
     from bgmatch_dask.warps.simulation import SimulationConfig
     from bgmatch_dask.warps.warp import Warp
     from tests.conftest import make_job

@@ -10,7 +10,7 @@ from bgmatch_dask.geometry import Box
 from bgmatch_dask.pipeline.plan import make_plan
 from bgmatch_dask.pipeline.run import run_tract
 from bgmatch_dask.store import open_store
-from bgmatch_dask.warps.lsst import write_lsst_warp
+from bgmatch_dask.warps.lsst_writing import write_lsst_warp
 from bgmatch_dask.warps.patch_layout import GROWTH
 from bgmatch_dask.warps.simulation import SimulationConfig
 from bgmatch_dask.warps.warp import Warp

@@ -11,7 +11,8 @@ from bgmatch_dask.errors import InputError
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import NO_DATA, OTHER, bits_of
 from bgmatch_dask.warps.fits_checks import open_checked
-from bgmatch_dask.warps.lsst import read_lsst_header, read_lsst_warp, write_lsst_warp
+from bgmatch_dask.warps.lsst import read_lsst_header, read_lsst_warp
+from bgmatch_dask.warps.lsst_writing import write_lsst_warp
 from bgmatch_dask.warps.warp import Warp
 
 BOX = Box(550, 1150, 90, 70)

@@ -7,7 +7,7 @@ from bgmatch_dask.config import TractConfig
 from bgmatch_dask.geometry import PatchGrid
 from bgmatch_dask.maskplanes import NO_DATA
 from bgmatch_dask.warps.catalogue import scan_inputs
-from bgmatch_dask.warps.lsst import write_lsst_warp
+from bgmatch_dask.warps.lsst_writing import write_lsst_warp
 from bgmatch_dask.warps.profile import load_profile
 from bgmatch_dask.warps.source import read_unit
 from bgmatch_dask.warps.tract import lay_out

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from bgmatch_dask.errors import ConfigError
-from bgmatch_dask.warps.lsst import write_lsst_warp
+from bgmatch_dask.warps.lsst_writing import write_lsst_warp
 from bgmatch_dask.warps.simulation.config import SimulationConfig
 from bgmatch_dask.warps.simulation.exposure import GROWTH, expose
 from bgmatch_dask.warps.simulation.truth import (
