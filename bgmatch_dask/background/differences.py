@@ -26,6 +26,7 @@ from bgmatch_dask.background.superpixels import SuperpixelSums, measure_differen
 from bgmatch_dask.background.visits import Visit, sorted_visits
 from bgmatch_dask.geometry import Box, SuperpixelGrid
 from bgmatch_dask.maskplanes import CLIPPED, DETECTIONS, bits_of
+from bgmatch_dask.numerics.cell_maps import both_good
 
 __all__ = (
     "DifferenceMethod",
@@ -178,8 +179,7 @@ def _subtract(
     bits, mask = settings.bad_bits, visit.mask
     cells = seen = None
     if settings.outlier_sigma is not None:
-        good = np.isfinite(hub.image) & np.isfinite(visit.image)
-        good &= ((hub.mask | mask) & bits) == 0
+        good = both_good(hub.image, hub.mask, visit.image, mask, bits)
         cells, seen = outliers_of_pixels(
             hub.image, visit.image, good, n_sigma=settings.outlier_sigma
         )

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import (
-    binary_dilation,
-    binary_propagation,
-    distance_transform_edt,
-    median_filter,
-)
+from scipy.ndimage import binary_dilation, binary_propagation, distance_transform_edt
+
+from bgmatch_dask.numerics.cell_maps import difference_cells, local_median, quadratic_moments
 
 __all__ = ("CELL", "outlier_cells", "outlier_footprints", "outliers_of_pixels")
 
@@ -111,45 +108,38 @@ def _cell_means(
     hub_image: NDArray[np.float32], image: NDArray[np.float32], good: Bools
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and standard error of every cell, NaN where fewer than a quarter is good."""
-    difference = np.zeros(good.shape)
-    np.subtract(hub_image, image, out=difference, where=good, dtype=np.float64)
-    count = _cell_sums(good.astype(np.float64))
+    count, total, squares = difference_cells(hub_image, image, good, CELL)
     enough = count >= CELL**2 / 4
     n = np.where(enough, count, np.nan)
-    mean = _cell_sums(difference) / n
-    spread = _cell_sums(difference**2) / n - mean**2
+    mean = total / n
+    spread = squares / n - mean**2
     # One noise for all cells: that of a single cell would be inflated by what is looked for.
     sigma = np.sqrt(np.nanmedian(spread)) if enough.any() else np.nan
     return mean, np.where(sigma > 0, sigma, 1.0) / np.sqrt(n)
 
 
-def _cell_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    starts = [np.arange(0, length, CELL) for length in values.shape]
-    rows = np.add.reduceat(values, starts[0], axis=0)
-    return np.add.reduceat(rows, starts[1], axis=1)
-
-
 def _trend(mean: NDArray[np.float64], seen: Bools) -> NDArray[np.float64]:
     """Return the quadratic surface through the cells that are within three sigma of it."""
-    y, x = np.indices(mean.shape) / max(*mean.shape, 2) - 0.5
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+    scale = float(max(*mean.shape, 2))
+    y, x = (np.arange(n) / scale - 0.5 for n in mean.shape)
+    y = y[:, np.newaxis]
     level = float(np.median(mean[seen]))
-    surface = np.full(mean.shape, level)
+    flat = np.where(seen, mean - level, 0.0)
+    surface = np.zeros(mean.shape)
     for _ in range(_TREND_ROUNDS):
-        residual = np.where(seen, mean - surface, 0.0)
-        width = _MAD_TO_SIGMA * float(np.median(np.abs(residual[seen])))
-        kept = seen & (np.abs(residual) <= 3.0 * width)
-        solution, *_ = np.linalg.lstsq(terms[kept], mean[kept] - level, rcond=None)
-        surface = level + terms @ solution
-    return surface
+        residual = np.abs(flat - surface)
+        width = _MAD_TO_SIGMA * float(np.median(residual[seen]))
+        kept = seen & (residual <= 3.0 * width)
+        c = np.linalg.lstsq(*quadratic_moments(flat, kept, scale), rcond=None)[0]
+        surface = (c[0] + (c[1] + c[3] * x) * x) + (c[2] + c[4] * x + c[5] * y) * y
+    return level + surface
 
 
 def _surroundings(mean: NDArray[np.float64], seen: Bools) -> NDArray[np.float64]:
     """Return the local median; a cell without data stands in with its nearest neighbour's."""
     rows, columns = distance_transform_edt(~seen, return_distances=False, return_indices=True)
     filled = mean[rows, columns]
-    local: NDArray[np.float64] = median_filter(filled, size=_LOCAL, mode="nearest")
-    return local
+    return local_median(filled, _LOCAL)
 
 
 def _to_pixels(cells: Bools, shape: tuple[int, ...]) -> Bools:

@@ -106,19 +106,25 @@ def ingest_unit(task: IngestTask) -> Receipt:
 
 def _write_warp(store: TractStore, task: IngestTask, warp: Warp) -> None:
     visit = store.spec.visit_index(task.visit)
-    plane_box = store.spec.geometry.patches.plane_box(task.patch)
-    for name, fill in (("image", np.nan), ("variance", np.nan), ("mask", None)):
-        values = getattr(warp, name)
-        full = _blank(store, name, fill, values.dtype)
-        part = full[warp.box.slices_in(plane_box)]
-        # Inf in the variance means no data, which is NaN in the store as it is in the image.
-        np.copyto(part, values, where=~np.isinf(values) if name == "variance" else True)
-        store.write_plane(name, visit, task.patch, full)
+    # Inf in the variance means no data, which is NaN in the store as it is in the image.
+    variance = np.where(np.isinf(warp.variance), np.float32(np.nan), warp.variance)
+    for name, values in (("image", warp.image), ("variance", variance), ("mask", warp.mask)):
+        store.write_plane(
+            name, visit, task.patch, _whole_plane(store, task.patch, name, warp.box, values)
+        )
 
 
-def _blank(store: TractStore, name: str, fill: float | None, dtype: np.dtype[Any]) -> NDArray[Any]:
-    value = store.array(f"{store.spec.kind}/{name}").fill_value if fill is None else fill
-    return np.full(store.spec.geometry.patches.plane_shape, value, dtype)
+def _whole_plane(
+    store: TractStore, patch: int, name: str, box: Box, values: NDArray[Any]
+) -> NDArray[Any]:
+    """Return the plane of a patch with the values of a box in it; without a copy where it can."""
+    plane_box = store.spec.geometry.patches.plane_box(patch)
+    if box == plane_box:
+        return values
+    fill = store.array(f"{store.spec.kind}/{name}").fill_value
+    full = np.full(plane_box.shape, fill, values.dtype)
+    full[box.slices_in(plane_box)] = values
+    return full
 
 
 def _measure(store: TractStore, task: IngestTask, warp: Warp) -> SuperpixelSums:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.errors import InputError
 from bgmatch_dask.geometry import Box
-from bgmatch_dask.maskplanes import NO_DATA, remap_mask
+from bgmatch_dask.maskplanes import NO_DATA, byte_tables
+from bgmatch_dask.numerics.pixel_planes import clean_planes
 from bgmatch_dask.warps.fits_checks import MAX_PIXELS, open_checked
 from bgmatch_dask.warps.tiles import read_plane
 from bgmatch_dask.warps.visit_facts import Facts, facts_of
@@ -188,25 +189,19 @@ def _as_warp(
     ratio: NDArray[np.float32] | None = None,
 ) -> Warp:
     """Make the warp of planes that are the caller's own; they are changed in place."""
-    bits = remap_mask(mask, dict(header.planes))
-    bad = ~np.isfinite(image)
-    # Not "variance <= 0", which a NaN would pass.
-    bad |= ~(variance > 0)
-    bad |= np.isinf(variance)
-    bad |= (bits & NO_DATA) != 0
     if ratio is not None:
-        bad |= ~((ratio > 0) & np.isfinite(ratio))
-    if bad.all():
+        image[~((ratio > 0) & np.isfinite(ratio))] = np.nan
+    tables = byte_tables(dict(header.planes))
+    bits, n_good = clean_planes(image, variance, mask, tables, NO_DATA)
+    if not n_good:
         raise InputError(
             "no-data",
             "No pixel has a finite value, a positive variance and data",
             where=header.path,
             fix="Leave the file out.",
         )
-    image[bad], variance[bad] = np.nan, np.inf
-    bits[bad] |= NO_DATA
     if ratio is not None:
-        ratio[bad] = np.nan
+        ratio[np.isnan(image)] = np.nan
     return Warp(box, image, variance, bits, ratio)
 
 

@@ -1,0 +1,182 @@
+"""Loops over the pixels of small square cells, and over maps of cells."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ("both_good", "difference_cells", "local_median", "quadratic_moments")
+
+_BUCKET = 64
+_LARGEST = np.float32(np.finfo(np.float32).max)
+
+Floats = NDArray[np.float32]
+Array = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Bits = NDArray[np.int32]
+
+
+@numba.njit(cache=True, nogil=True)
+def both_good(a: Floats, a_mask: Bits, b: Floats, b_mask: Bits, bad_bits: int) -> Bools:
+    """Return which pixels are finite in both images and free of some bits in both masks."""
+    bad = np.int32(bad_bits)
+    out = np.empty(a.shape, np.bool_)
+    for y in range(a.shape[0]):
+        for x in range(a.shape[1]):
+            finite = (abs(a[y, x]) <= _LARGEST) & (abs(b[y, x]) <= _LARGEST)
+            out[y, x] = finite & (((a_mask[y, x] | b_mask[y, x]) & bad) == 0)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def difference_cells(a: Floats, b: Floats, good: Bools, size: int) -> tuple[Array, Array, Array]:
+    """Return number, sum and sum of squares of ``a − b`` over the good pixels of each cell.
+
+    Parameters
+    ----------
+    a, b
+        Images of one shape.
+    good
+        Pixels that count.
+    size
+        Size of a cell [pixels]; cells begin at the first pixel, the last ones may be narrower.
+
+    Returns
+    -------
+    tuple
+        Three arrays of shape ``(cy, cx)``; differences and sums are float64.
+    """
+    height, width = a.shape
+    shape = (-(-height // size), -(-width // size))
+    count, total, squares = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    for y in range(height):
+        row = y // size
+        for column in range(shape[1]):
+            n, s1, s2 = 0.0, 0.0, 0.0
+            for x in range(column * size, min((column + 1) * size, width)):
+                if good[y, x]:
+                    delta = np.float64(a[y, x]) - np.float64(b[y, x])
+                    n += 1.0
+                    s1 += delta
+                    s2 += delta * delta
+            count[row, column] += n
+            total[row, column] += s1
+            squares[row, column] += s2
+    return count, total, squares
+
+
+def local_median(values: Array, size: int) -> Array:
+    """Return the median of the square around each cell; beyond the edges the nearest cell counts.
+
+    Parameters
+    ----------
+    values
+        Finite values, shape ``(ny, nx)``.
+    size
+        Odd side of the square, at most 11.
+
+    Returns
+    -------
+    ndarray
+        As ``scipy.ndimage.median_filter(values, size, mode="nearest")``, in a tenth of the time.
+        The counts of the ranks in the square are carried from one cell to the next (Huang, Yang
+        and Tang 1979).
+    """
+    order = np.argsort(values, axis=None, kind="stable")
+    ranks = np.empty(values.size, np.int32)
+    ranks[order] = np.arange(values.size, dtype=np.int32)
+    padded = np.pad(ranks.reshape(values.shape), size // 2, mode="edge")
+    places = np.empty(values.shape, np.int32)
+    _median_ranks(padded, size, values.size, places)
+    out: Array = values.ravel()[order][places]
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _median_ranks(ranks: Bits, size: int, n_ranks: int, out: Bits) -> None:
+    fine = np.zeros((n_ranks // _BUCKET + 1) * _BUCKET, np.int8)
+    coarse = np.zeros(n_ranks // _BUCKET + 1, np.int32)
+    width, middle = out.shape[1], (size * size) // 2
+    for y in range(out.shape[0]):
+        rows = ranks[y : y + size]
+        # Squares of one row begin with an empty table; `below` counts the ranks under `bucket`.
+        bucket, below = 0, 0
+        for x in range(width + size - 1):
+            below += _count(rows[:, x], 1, bucket, fine, coarse)
+            if x >= size:
+                below += _count(rows[:, x - size], -1, bucket, fine, coarse)
+            if x >= size - 1:
+                bucket, below = _bucket_of(middle, bucket, below, coarse)
+                out[y, x - size + 1] = _place_of(middle - below, bucket * _BUCKET, fine)
+        for x in range(width - 1, width + size - 1):
+            _count(rows[:, x], -1, 0, fine, coarse)
+
+
+@numba.njit(cache=True, nogil=True)
+def _count(ranks: Bits, step: int, bucket: int, fine: NDArray[np.int8], coarse: Bits) -> int:
+    """Put ranks into the table, or take them out; return the change below a bucket."""
+    change = 0
+    for rank in ranks:
+        fine[rank] += step
+        coarse[rank // _BUCKET] += step
+        change += step if rank // _BUCKET < bucket else 0
+    return change
+
+
+@numba.njit(cache=True, nogil=True)
+def _bucket_of(middle: int, bucket: int, below: int, coarse: Bits) -> tuple[int, int]:
+    """Move to the bucket that holds the middle rank; return it and the count below it."""
+    while below > middle:
+        bucket -= 1
+        below -= coarse[bucket]
+    while below + coarse[bucket] <= middle:
+        below += coarse[bucket]
+        bucket += 1
+    return bucket, below
+
+
+@numba.njit(cache=True, nogil=True)
+def _place_of(wanted: int, place: int, fine: NDArray[np.int8]) -> int:
+    seen = int(fine[place])
+    while seen <= wanted:
+        place += 1
+        seen += fine[place]
+    return place
+
+
+@numba.njit(cache=True, nogil=True)
+def quadratic_moments(values: Array, kept: Bools, scale: float) -> tuple[Array, Array]:
+    """Return the normal equations of a quadratic surface through some cells.
+
+    Parameters
+    ----------
+    values
+        Values, shape ``(ny, nx)``.
+    kept
+        Cells to fit.
+    scale
+        Positions are ``index / scale − 1/2``.
+
+    Returns
+    -------
+    tuple
+        Matrix ``(6, 6)`` and right-hand side ``(6,)`` of the terms 1, x, y, x², xy, y².
+    """
+    matrix, right = np.zeros((6, 6)), np.zeros(6)
+    terms = np.empty(6)
+    for row in range(values.shape[0]):
+        y = row / scale - 0.5
+        for column in range(values.shape[1]):
+            if kept[row, column]:
+                x = column / scale - 0.5
+                terms[0], terms[1], terms[2] = 1.0, x, y
+                terms[3], terms[4], terms[5] = x * x, x * y, y * y
+                for i in range(6):
+                    right[i] += terms[i] * values[row, column]
+                    for j in range(i + 1):
+                        matrix[i, j] += terms[i] * terms[j]
+    for i in range(6):
+        for j in range(i):
+            matrix[j, i] = matrix[i, j]
+    return matrix, right
