@@ -11,11 +11,13 @@ from bgmatch_dask.errors import ConfigError, PlanError, Rejected
 from bgmatch_dask.geometry import TractGeometry
 from bgmatch_dask.maskplanes import DETECTIONS, bits_of
 from bgmatch_dask.pipeline.basis import settings_of, unit_basis
+from bgmatch_dask.pipeline.engine import Engine
+from bgmatch_dask.pipeline.headers import SpreadHeaders
 from bgmatch_dask.pipeline.reference_choice import check_reference
 from bgmatch_dask.pipeline.tasks import Clipping, IngestTask
 from bgmatch_dask.store import Ledger, Location, TractSpec, read_spec
 from bgmatch_dask.store.receipt import digest_of
-from bgmatch_dask.warps.catalogue import Catalogue, scan_inputs
+from bgmatch_dask.warps.catalogue import Catalogue, Describe, describe_inputs, scan_inputs
 from bgmatch_dask.warps.places import lasting_name
 from bgmatch_dask.warps.profile import Profile, load_profile
 from bgmatch_dask.warps.sources import load_source
@@ -115,8 +117,15 @@ class TractPlan:
         }
 
 
-def make_plan(config: RunConfig) -> TractPlan:
+def make_plan(config: RunConfig, engine: Engine | None = None) -> TractPlan:
     """Find the inputs, lay out the tract and list the units.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    engine
+        Where headers are read; default: in this process.
 
     Raises
     ------
@@ -134,12 +143,13 @@ def make_plan(config: RunConfig) -> TractPlan:
         )
     location = Location.of(config.store.url, config.store.options)
     there = read_spec(location) if config.inputs.join else None
-    catalogue = _scan(config, profile, config.inputs.paths)
+    describe = describe_inputs if engine is None else SpreadHeaders(engine)
+    catalogue = _scan(config, profile, config.inputs.paths, describe)
     layout = lay_out(catalogue.files, config.tract, there.geometry if there else None)
     if there is not None and profile.layout == "image":
         # A unit of images is made of all its files, also of those that came on an earlier night.
         before = _earlier_files(config, location, layout)
-        catalogue = _scan(config, profile, (*config.inputs.paths, *before))
+        catalogue = _scan(config, profile, (*config.inputs.paths, *before), describe)
         layout = lay_out(catalogue.files, config.tract, there.geometry)
         _refuse_lost_files(before, layout)
     check_reference(config.reference, (*layout.visits, *(there.visits if there else ())))
@@ -157,10 +167,12 @@ def make_plan(config: RunConfig) -> TractPlan:
     return TractPlan(config, location, spec, tasks, rejected, catalogue.passed_over, settings)
 
 
-def _scan(config: RunConfig, profile: Profile, paths: Sequence[str]) -> Catalogue:
+def _scan(
+    config: RunConfig, profile: Profile, paths: Sequence[str], describe: Describe
+) -> Catalogue:
     max_pixels = int(config.inputs.max_megapixels * 1e6)
     source = load_source(config.inputs.model_copy(update={"paths": tuple(paths)}))
-    catalogue = scan_inputs(source, profile, max_pixels=max_pixels)
+    catalogue = scan_inputs(source, profile, max_pixels=max_pixels, describe=describe)
     if not catalogue.files:
         first = catalogue.rejected[0]
         raise PlanError(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from astropy.io import fits
@@ -25,7 +25,15 @@ from bgmatch_dask.warps.profile import Profile
 from bgmatch_dask.warps.sources import Found, PathSource, Source
 from bgmatch_dask.warps.visit_facts import Facts, facts_of
 
-__all__ = ("Catalogue", "InputFile", "celestial_wcs", "image_hdu", "scan_inputs")
+__all__ = (
+    "Catalogue",
+    "Describe",
+    "InputFile",
+    "celestial_wcs",
+    "describe_inputs",
+    "image_hdu",
+    "scan_inputs",
+)
 
 Cards = tuple[tuple[str, str | float | int], ...]
 
@@ -83,7 +91,44 @@ class Catalogue:
     """Files that the profile says are not inputs."""
 
 
-def scan_inputs(inputs: Source | Iterable[str], profile: Profile, *, max_pixels: int) -> Catalogue:
+class Describe(Protocol):
+    """Reads the headers of inputs, here or elsewhere."""
+
+    def __call__(
+        self, found: Sequence[Found], profile: Profile, max_pixels: int
+    ) -> Iterable[tuple[str, InputFile | Rejected]]:
+        """Yield the path of each input and what its headers say, in any order."""
+        ...
+
+
+def describe_inputs(
+    found: Sequence[Found], profile: Profile, max_pixels: int
+) -> list[tuple[str, InputFile | Rejected]]:
+    """Return the path of each input and what its headers say, or why it cannot be used.
+
+    Raises
+    ------
+    InputError
+        ``input-unreachable`` when a server is silent.
+    """
+    described: list[tuple[str, InputFile | Rejected]] = []
+    for item in found:
+        try:
+            described.append((item.path, _describe(item, profile, max_pixels)))
+        except BgmatchError as error:
+            if error.code == UNREACHABLE:
+                raise
+            described.append((item.path, Rejected.from_error(error, _plain(item.path))))
+    return described
+
+
+def scan_inputs(
+    inputs: Source | Iterable[str],
+    profile: Profile,
+    *,
+    max_pixels: int,
+    describe: Describe = describe_inputs,
+) -> Catalogue:
     """Read the headers of all inputs.
 
     Parameters
@@ -94,6 +139,8 @@ def scan_inputs(inputs: Source | Iterable[str], profile: Profile, *, max_pixels:
         How to read them.
     max_pixels
         Refuse images that claim more.
+    describe
+        Reads the headers; the result does not depend on the order in which it yields them.
 
     Returns
     -------
@@ -115,15 +162,10 @@ def scan_inputs(inputs: Source | Iterable[str], profile: Profile, *, max_pixels:
             where=_plain(", ".join(source.paths) if isinstance(source, PathSource) else ""),
             fix=f"Check the paths; the profile {profile.name!r} reads {profile.files or 'FITS'}.",
         )
-    files: list[InputFile] = []
-    rejected: list[Rejected] = []
-    for path in sorted(wanted):
-        try:
-            files.append(_describe(found[path], profile, max_pixels))
-        except BgmatchError as error:
-            if error.code == UNREACHABLE:
-                raise
-            rejected.append(Rejected.from_error(error, _plain(path)))
+    described = dict(describe([found[path] for path in wanted], profile, max_pixels))
+    ordered = [described[path] for path in sorted(wanted)]
+    files = [item for item in ordered if isinstance(item, InputFile)]
+    rejected = [item for item in ordered if isinstance(item, Rejected)]
     kept, doubles = _drop_doubles(files, BYTES_PER_PIXEL * max_pixels)
     return Catalogue(kept, (*rejected, *doubles), len(found) - len(wanted))
 

@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -219,14 +220,12 @@ def _scale(header: LsstHeader, calibration_scale: float | None) -> np.float32:
 
 
 def _header(hdus: fits.HDUList, where: str) -> LsstHeader:
-    names = {hdu.name for hdu in hdus}
-    for name in ("IMAGE", "MASK", "VARIANCE"):
-        if name not in names:
-            raise InputError("plane-missing", f"There is no {name} HDU", where=where)
-        _check_plane(hdus[name], hdus["IMAGE"], where)
-    primary, image = hdus[0].header, hdus["IMAGE"].header
+    found = _find_planes(hdus, where)
+    for hdu in found.values():
+        _check_plane(hdu, found["IMAGE"], where)
+    primary, image = hdus[0].header, found["IMAGE"].header
     x0, y0 = _xy0(image, where)
-    height, width = hdus["IMAGE"].shape
+    height, width = found["IMAGE"].shape
     return LsstHeader(
         path=where,
         box=Box(x0, y0, width, height),
@@ -236,9 +235,22 @@ def _header(hdus: fits.HDUList, where: str) -> LsstHeader:
         tract=_label(primary, f"{DATAID} TRACT"),
         patch=_label(primary, f"{DATAID} PATCH"),
         bunit=_label(image, "BUNIT"),
-        planes=_planes(hdus["MASK"].header, where),
+        planes=_planes(found["MASK"].header, where),
         facts=facts_of(primary),
     )
+
+
+def _find_planes(hdus: fits.HDUList, where: str) -> dict[str, fits.ImageHDU]:
+    """Return the first HDU of each plane; HDUs behind the last of them are not looked at."""
+    found: dict[str, fits.ImageHDU] = {}
+    for hdu in hdus:
+        name = hdu.name
+        if name in _PLANE_DTYPES:
+            found.setdefault(name, hdu)
+        if len(found) == len(_PLANE_DTYPES):
+            return found
+    missing = next(name for name in ("IMAGE", "MASK", "VARIANCE") if name not in found)
+    raise InputError("plane-missing", f"There is no {missing} HDU", where=where)
 
 
 def _check_plane(hdu: fits.ImageHDU, image: fits.ImageHDU, where: str) -> None:
@@ -283,24 +295,31 @@ def _xy0(header: fits.Header, where: str) -> tuple[int, int]:
 
 
 def _tract_wcs(header: fits.Header, x0: int, y0: int, where: str) -> Cards:
-    cards = {key: value for key, value in header.items() if _WCS_CARD.fullmatch(key)}
+    # Only the values that are wanted are parsed: with 20,000 files this is what planning takes.
+    ours = {card.keyword: card for card in header.cards if _WCS_CARD.fullmatch(card.keyword)}
+    cards = {key: card.value for key, card in ours.items()}
     if any(isinstance(value, str) != key.startswith(_TEXT) for key, value in cards.items()):
         raise InputError("wcs-unusable", "A card of the WCS holds no number", where=where)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FITSFixedWarning)
-        celestial = bool(cards) and WCS(fits.Header(list(cards.items()))).has_celestial
-    if not celestial:
+    if not (cards and _is_celestial("".join(card.image for card in ours.values()))):
         raise InputError("wcs-missing", "There is no celestial WCS", where=where)
     cards["CRPIX1"] = float(cards.get("CRPIX1", 0.0)) + x0
     cards["CRPIX2"] = float(cards.get("CRPIX2", 0.0)) + y0
     return tuple(cards.items())
 
 
+@lru_cache(maxsize=1024)
+def _is_celestial(cards: str) -> bool:
+    """Whether cards make a celestial WCS; the visits of a patch have the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        return bool(WCS(fits.Header.fromstring(cards)).has_celestial)
+
+
 def _planes(header: fits.Header, where: str) -> tuple[tuple[str, int], ...]:
     planes = tuple(
-        (key[3:], value)
-        for key, value in header.items()
-        if key.startswith("MP_") and isinstance(value, int) and 0 <= value < 32
+        (card.keyword[3:], card.value)
+        for card in header.cards
+        if card.keyword.startswith("MP_") and isinstance(card.value, int) and 0 <= card.value < 32
     )
     if "NO_DATA" not in dict(planes):
         raise InputError(

@@ -223,6 +223,7 @@ class _Driver:
     def _run_one(self, reporter: RunReporter, config: RunConfig, client: Any) -> None:  # noqa: ANN401
         from distributed import Client
 
+        from bgmatch_dask.pipeline.engine import DaskEngine
         from bgmatch_dask.pipeline.plan import make_plan
         from bgmatch_dask.service.versions import address_of
         from bgmatch_dask.service.work import carry_out
@@ -232,7 +233,8 @@ class _Driver:
             reporter.say("running")
             # A client of its own, because one client hears one run of Dask's event log.
             with Client(address_of(client), security=client.security, set_as_default=False) as own:
-                summary = carry_out(make_plan(config), own, [reporter])
+                plan = make_plan(config, DaskEngine(own))
+                summary = carry_out(plan, own, [reporter])
         except StopAskedError as stop:
             why = str(stop)
             reporter.say("cancelled" if why == "cancel" else "interrupted", why)
