@@ -1,9 +1,9 @@
 """What the control plane costs: planning, scheduling and book-keeping of units that do nothing.
 
 ``python -m benchmarks.control_plane`` plans 200 visits on 10 x 10 patches (20,000 units), carries
-them out as no-ops on two worker processes with all that a real run has around its units (receipts,
-events, board), and prints the figures as JSON. Reading headers is not in the planning time, because
-it is the inputs' own cost; it is measured on a few files beside it.
+them out as no-ops on a scheduler process with two worker processes, with all that a real run has
+around its units (receipts, events, board), and prints the figures as JSON. Reading headers is not
+in the planning time, because it is the inputs' own cost; it is measured on files beside it.
 """
 
 from __future__ import annotations
@@ -12,66 +12,113 @@ import argparse
 import json
 import os
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, Self
 from unittest import mock
 
 import psutil
+from distributed import Client
+from distributed.deploy.subprocess import SubprocessCluster
 
 from bgmatch_dask.config import ClusterConfig, load_config
 from bgmatch_dask.geometry import PatchGrid
 from bgmatch_dask.pipeline.context import RunContext
 from bgmatch_dask.pipeline.engine import DaskEngine
 from bgmatch_dask.pipeline.events import Event, UnitDone
+from bgmatch_dask.pipeline.headers import SpreadHeaders
 from bgmatch_dask.pipeline.plan import TractPlan, make_plan
 from bgmatch_dask.pipeline.tasks import IngestTask
 from bgmatch_dask.service.board.feed import BoardFeed
+from bgmatch_dask.service.board.plugin import board_link
 from bgmatch_dask.service.cluster import connect
 from bgmatch_dask.store import Ledger, Receipt
-from bgmatch_dask.warps.catalogue import Catalogue, InputFile, scan_inputs
+from bgmatch_dask.warps.catalogue import Catalogue, InputFile, describe_inputs
 from bgmatch_dask.warps.profile import load_profile
 from bgmatch_dask.warps.simulation import SimulationConfig, simulate_tract
+from bgmatch_dask.warps.sources import Found
 
 INNER, BORDER = 200, 20
+HEADERS = 512
+"""Headers that are read to measure what one takes."""
 
 
 def measure(visits: int, side: int, workers: int = 2) -> dict[str, Any]:
     """Plan and carry out ``visits * side²`` units of nothing, and return the figures."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        warp, header_seconds = template(folder)
+        warp = template(folder)
         inputs = files(warp, visits, side)
         start = time.perf_counter()
         plan = plan_of(folder, inputs)
         planning = time.perf_counter() - start
-        with connect(ClusterConfig(workers=workers)) as client:
+        with processes(workers) as client:
             return {
                 "planning seconds": round(planning, 3),
-                "header milliseconds per file": round(1e3 * header_seconds, 3),
+                **headers(folder, client),
                 **carry_out(plan, client),
             }
 
 
-def carry_out(plan: TractPlan, client: Any) -> dict[str, Any]:  # noqa: ANN401
+@contextmanager
+def processes(workers: int) -> Iterator[Client]:
+    """Yield a client of a scheduler process with worker processes of one thread each."""
+    with (
+        SubprocessCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        connect(ClusterConfig(kind="address", scheduler=cluster.scheduler_address)) as client,
+    ):
+        yield client
+
+
+def headers(folder: Path, client: Client) -> dict[str, float]:
+    """Return how long reading a header takes here, and in how short intervals workers do it."""
+    paths = sorted(str(path) for path in (folder / "warps").glob("*.fits"))
+    found = [Found(path) for path in paths] * (HEADERS // len(paths))
+    profile = load_profile("lsst")
+    figures = {}
+    for name, describe in (
+        ("here", describe_inputs),
+        ("on workers", SpreadHeaders(DaskEngine(client))),
+    ):
+        # The first time, caches are filled and modules imported.
+        for _ in range(2):
+            start = time.perf_counter()
+            n_read = len(list(describe(found, profile, 10**8)))
+            each = (time.perf_counter() - start) / n_read
+        figures[f"header milliseconds per file, {name}"] = round(1e3 * each, 3)
+    return figures
+
+
+def carry_out(plan: TractPlan, client: Client) -> dict[str, Any]:
     """Carry out the units of a plan as no-ops and return the figures."""
     engine = _CountingEngine(client)
-    with BoardFeed(plan, client) as feed:
-        meter = _Meter(len(plan.ingest))
+    scheduler: Any = client.run_on_scheduler(os.getpid)  # type: ignore[no-untyped-call]
+    with BoardFeed(plan, client) as feed, _Visitor(board_link(client, feed.key)) as visitor:
+        meter = _Meter(len(plan.ingest), {os.getpid(): "driver", scheduler: "scheduler"})
         run = RunContext(plan, Ledger(plan.location, "main"), engine, (feed, meter))
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), meter.processor_seconds()
         with run.told():
             receipts = run.run_units("ingest", nothing, plan.ingest)
-        seconds = time.perf_counter() - start
-    held: Any = client.run_on_scheduler(_tasks_held)
+        seconds, after = time.perf_counter() - start, meter.processor_seconds()
+    held: Any = client.run_on_scheduler(_tasks_held)  # type: ignore[no-untyped-call]
+    each = {f"processor milliseconds per unit, {n}": after[n] - busy[n] for n in after}
     return {
         "units": len(receipts),
         "milliseconds per unit": round(1e3 * seconds / len(receipts), 3),
+        **{name: round(1e3 * value / len(receipts), 3) for name, value in each.items()},
         "most tasks in flight": engine.most,
         "tasks on the scheduler after it": held,
-        "driver memory by quarter [MB]": [round(m / 1e6, 1) for m in meter.memory],
+        **{f"{name} memory by quarter [MB]": sizes for name, sizes in meter.memory.items()},
+        **visitor.figures(),
     }
 
 
@@ -91,36 +138,83 @@ def nothing(task: IngestTask) -> Receipt:
 
 
 class _Meter:
-    """Notes the memory of this process each time another quarter of the units is done."""
+    """Notes the memory of processes each time another quarter of the units is done."""
 
-    def __init__(self, units: int) -> None:
+    def __init__(self, units: int, names: dict[int, str]) -> None:
         self._units, self._done = units, 0
-        self._process = psutil.Process(os.getpid())
-        self.memory = [self._process.memory_info().rss]
+        self._processes = {name: psutil.Process(pid) for pid, name in names.items()}
+        self.memory: dict[str, list[float]] = {name: [] for name in self._processes}
+        self._look()
 
     def __call__(self, event: Event) -> None:
         if not isinstance(event, UnitDone):
             return
         self._done += 1
         if self._done * 4 // self._units > (self._done - 1) * 4 // self._units:
-            self.memory.append(self._process.memory_info().rss)
+            self._look()
+
+    def processor_seconds(self) -> dict[str, float]:
+        """Return the time that each process has computed so far [s]."""
+        return {name: sum(p.cpu_times()[:2]) for name, p in self._processes.items()}
+
+    def _look(self) -> None:
+        for name, process in self._processes.items():
+            self.memory[name].append(round(process.memory_info().rss / 1e6, 1))
+
+
+class _Visitor:
+    """Looks at the board once a second, as a browser does, and notes how long answers take."""
+
+    def __init__(self, link: str) -> None:
+        self._urls = [link.replace("?", f"{page}?") for page in ("board.json", "fragment.html")]
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._waits: list[float] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(1.0):
+            for url in self._urls:
+                start = time.perf_counter()
+                try:
+                    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310
+                        answer.read()
+                except urllib.error.HTTPError as error:
+                    # Before its first event the scheduler does not know the board.
+                    error.close()
+                    continue
+                self._waits.append(time.perf_counter() - start)
+
+    def figures(self) -> dict[str, float | int]:
+        """Return how long the answers took."""
+        waits = self._waits or [0.0]
+        return {
+            "looks at the board": len(self._waits),
+            "median milliseconds to its answer": round(1e3 * median(waits), 1),
+            "most milliseconds to its answer": round(1e3 * max(waits), 1),
+        }
 
 
 def _tasks_held(dask_scheduler: Any = None) -> int:  # noqa: ANN401
     return len(dask_scheduler.tasks)
 
 
-def template(folder: Path) -> tuple[InputFile, float]:
-    """Return the description of a real warp, and how long reading a header takes [s]."""
+def template(folder: Path) -> InputFile:
+    """Write a few warps into a folder and return the description of one."""
     simulate_tract(
         folder, SimulationConfig(visits=2, patches=(2, 2), patch_size=INNER, border=BORDER)
     )
-    profile = load_profile("lsst")
-    scan_inputs([str(folder / "warps")], profile, max_pixels=10**8)
-    start = time.perf_counter()
-    found = scan_inputs([str(folder / "warps")], profile, max_pixels=10**8)
-    seconds = time.perf_counter() - start
-    return found.files[0], seconds / len(found.files)
+    first = min(str(path) for path in (folder / "warps").glob("*.fits"))
+    ((_, warp),) = describe_inputs([Found(first)], load_profile("lsst"), 10**8)
+    assert isinstance(warp, InputFile)
+    return warp
 
 
 def files(warp: InputFile, visits: int, side: int) -> Sequence[InputFile]:

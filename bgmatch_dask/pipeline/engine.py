@@ -100,8 +100,10 @@ class DaskEngine:
                 if error is not None:
                     raise self._explain(error, name, str(getattr(task, "unit", task)))
                 future.release()
-                free = max(self._window() - len(flying), 0)
-                self._submit(running, flying, function, islice(waiting, free), name)
+                free = self._window() - len(flying)
+                # A message for every task would keep the scheduler of a large cluster busy.
+                if free * self.per_thread >= self._window():
+                    self._submit(running, flying, function, islice(waiting, free), name)
                 yield result
         except CommClosedError as error:
             raise self._scheduler_lost(name) from error
@@ -130,11 +132,13 @@ class DaskEngine:
         tasks: Iterable[tuple[int, Task]],
         name: str,
     ) -> None:
-        for index, task in tasks:
-            key = f"{name}-{index:06d}-{self._token}"
-            future = self.client.submit(function, task, key=key, retries=0, pure=False)
-            flying[future] = task
-            running.add(future)
+        chosen = dict(tasks)
+        if not chosen:
+            return
+        keys = [f"{name}-{index:06d}-{self._token}" for index in chosen]
+        futures = self.client.map(function, list(chosen.values()), key=keys, retries=0, pure=False)
+        flying.update(zip(futures, chosen.values(), strict=True))
+        running.update(futures)
 
     def _explain(self, error: BaseException, stage: str, unit: str) -> BaseException:
         """Return the error of a unit that did not finish, in our words where there are any."""

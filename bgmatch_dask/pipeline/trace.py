@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import psutil
-from distributed import get_worker
+from distributed import Worker, get_worker
 
 from bgmatch_dask.pipeline.events import TOPIC, UnitStarted, to_message
 from bgmatch_dask.store import Receipt
@@ -18,6 +18,9 @@ from bgmatch_dask.store.traffic import take_traffic
 __all__ = ("Traced", "peak_memory")
 
 Task = TypeVar("Task")
+
+_NOTICE_SECONDS = 0.2
+"""A unit that is over sooner is not shown as in work: its message costs more than it tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,23 +36,37 @@ class Traced(Generic[Task]):
 
     def __call__(self, task: Any) -> Receipt:  # noqa: ANN401
         """Carry out the task, here or on a worker."""
-        worker = self._begin(task.unit)
-        take_traffic()
-        receipt = self.function(task)
-        return replace(receipt, worker=worker, n_bytes=take_traffic(), peak_bytes=peak_memory())
-
-    def _begin(self, unit: str) -> str:
-        """Tell the cluster that the unit is in work; return the name of the worker."""
         try:
             worker = get_worker()
         except ValueError:
-            return ""
-        name = str(worker.name)
+            worker = None
+        notice = None if worker is None else _Notice(worker, self.stage, task.unit, self.board)
+        take_traffic()
+        try:
+            receipt = self.function(task)
+        finally:
+            if notice is not None:
+                notice.over = True
+        name = "" if worker is None else str(worker.name)
+        return replace(receipt, worker=name, n_bytes=take_traffic(), peak_bytes=peak_memory())
+
+
+class _Notice:
+    """Tells the cluster that a unit is in work, unless it is over before people could see it."""
+
+    def __init__(self, worker: Worker, stage: str, unit: str, board: str) -> None:
+        self.over = False
+        self._worker, self._board = worker, board
         limit = int(getattr(worker.memory_manager, "memory_limit", 0) or 0)
-        started = UnitStarted(self.stage, unit, name, limit)
-        events = [{"at": time.time(), **to_message(started)}]
-        worker.log_event(TOPIC, {"board": self.board, "from": "worker", "events": events})
-        return name
+        started = UnitStarted(stage, unit, str(worker.name), limit)
+        self._event = {"at": time.time(), **to_message(started)}
+        worker.loop.add_callback(worker.loop.call_later, _NOTICE_SECONDS, self)
+
+    def __call__(self) -> None:
+        """Tell it."""
+        if not self.over:
+            message = {"board": self._board, "from": "worker", "events": [self._event]}
+            self._worker.log_event(TOPIC, message)
 
 
 def peak_memory() -> int:

@@ -8,10 +8,9 @@ control_plane = pytest.importorskip("benchmarks.control_plane")
 
 
 def test_many_units_leave_nothing_behind(cluster, tmp_path):
-    template, seconds = control_plane.template(tmp_path)
+    template = control_plane.template(tmp_path)
     plan = control_plane.plan_of(tmp_path, control_plane.files(template, visits=20, side=5))
     figures = control_plane.carry_out(plan, cluster)
-    assert seconds > 0
     assert figures["units"] == len(plan.ingest) == 500
     assert figures["tasks on the scheduler after it"] == 0
     # A few tasks per thread, however many units there are.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from distributed import Client, Scheduler, SchedulerPlugin
@@ -50,6 +52,9 @@ class BoardPlugin(SchedulerPlugin):
 
         handlers = get_handlers(scheduler, [routes.__name__])
         scheduler.http_application.add_handlers(r".*", handlers)
+        # The scheduler unpickles tasks. Without this, the first one would make it load all that
+        # tasks import, and answer nobody for seconds.
+        await asyncio.to_thread(import_module, "bgmatch_dask.pipeline.run")
 
     def log_event(self, topic: str, msg: Any) -> None:  # noqa: ANN401
         """Take in a message of the event log."""
