@@ -103,7 +103,7 @@ def carry_out(plan: TractPlan, client: Client) -> dict[str, Any]:
     engine = _CountingEngine(client)
     scheduler: Any = client.run_on_scheduler(os.getpid)  # type: ignore[no-untyped-call]
     with BoardFeed(plan, client) as feed, _Visitor(board_link(client, feed.key)) as visitor:
-        meter = _Meter(len(plan.ingest), {os.getpid(): "driver", scheduler: "scheduler"})
+        meter = _Meter(len(plan.ingest), {scheduler: "scheduler", os.getpid(): "driver"})
         run = RunContext(plan, Ledger(plan.location, "main"), engine, (feed, meter))
         start, busy = time.perf_counter(), meter.processor_seconds()
         with run.told():

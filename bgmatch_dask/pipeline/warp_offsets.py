@@ -19,7 +19,13 @@ from bgmatch_dask.numerics.interpolation import InterpStyle
 from bgmatch_dask.numerics.rendering import UndersampleStyle
 from bgmatch_dask.store import TractStore, open_store
 
-__all__ = ("WarpOffset", "load_warp_offset", "pack_warp_offsets", "warp_offsets_path")
+__all__ = (
+    "WarpOffset",
+    "load_patch_offsets",
+    "load_warp_offset",
+    "pack_warp_offsets",
+    "warp_offsets_path",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,12 +98,15 @@ def pack_warp_offsets(offsets: Mapping[int, WarpOffset]) -> dict[str, NDArray[An
 
 def load_warp_offset(store: TractStore, run: str, visit: str, patch: int) -> WarpOffset | None:
     """Return the offset of a visit on a patch; None when it was not matched there."""
+    return load_patch_offsets(store, run, patch).get(store.spec.visit_index(visit))
+
+
+def load_patch_offsets(store: TractStore, run: str, patch: int) -> Mapping[int, WarpOffset]:
+    """Return the offsets on a patch by place on the visit axis; empty when it was not matched."""
     path = warp_offsets_path(run, patch)
     # The modification tag is in the key, so that a worker never serves a match of before.
     tag = store.location.tag(path)
-    if tag is None:
-        return None
-    return _load(store.location.url, path, tag).get(store.spec.visit_index(visit))
+    return {} if tag is None else _load(store.location.url, path, tag)
 
 
 @lru_cache(maxsize=16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from bgmatch_dask.background.per_warp import match_warp
 from bgmatch_dask.coadd.stack import SkyWeight
 from bgmatch_dask.config import load_config
 from bgmatch_dask.errors import StoreError
+from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import bits_of
 from bgmatch_dask.pipeline.engine import DaskEngine
 from bgmatch_dask.pipeline.events import StageStarted, UnitDone
@@ -19,6 +21,7 @@ from bgmatch_dask.pipeline.per_warp import per_warp_config
 from bgmatch_dask.pipeline.plan import clipping, make_plan
 from bgmatch_dask.pipeline.results import load_summary, offset_on
 from bgmatch_dask.pipeline.run import run_tract
+from bgmatch_dask.pipeline.warp_offsets import load_patch_offsets
 from bgmatch_dask.report.export import export_fits
 from bgmatch_dask.report.html import write_report
 from bgmatch_dask.store import Location, open_store
@@ -276,3 +279,35 @@ def test_exported_offsets_and_matched_warps_are_those_of_matched_patches(splines
     for product in ("offset", "matched"):
         with pytest.raises(StoreError):
             export_fits(location, "main", product, tmp_path, visit=lost)
+
+
+def test_the_board_shows_the_offset_of_every_visit(finished):
+    from PIL import Image
+
+    from bgmatch_dask.service.board.pictures import offset_pictures
+
+    _, location, _ = finished
+    store = open_store(location.url)
+    grid, patches = store.spec.grid, store.spec.geometry.patches
+    known = [load_patch_offsets(store, "main", patch) for patch in range(patches.n_patches)]
+    pictures = {p.label.partition(":")[0]: p for p in offset_pictures(store, "main")}
+    assert pictures.pop(next(iter(pictures))).name == "offset-scale"
+    assert set(pictures) == {store.spec.visits[index] for found in known for index in found}
+    for visit, picture in pictures.items():
+        drawn = np.full(grid.shape, np.nan)
+        for patch, found in enumerate(known):
+            if (offset := found.get(store.spec.visit_index(visit))) is not None:
+                image, inner = offset.image(grid.box), patches.inner_box(patch)
+                for place in np.ndindex(grid.shape):
+                    y, x = int(grid.y_centres[place[0]]), int(grid.x_centres[place[1]])
+                    if inner.contains(Box(x, y, 1, 1)):
+                        drawn[place] = image[y - grid.box.y0, x - grid.box.x0]
+        pixels = np.asarray(Image.open(io.BytesIO(picture.png)), float)[::-1]
+        assert pixels.shape[:2] == grid.shape
+        # Grey where no cell was measured; elsewhere orange above the level and blue below it.
+        shown = (pixels != (213, 221, 232)).any(axis=-1)
+        assert 0.5 * np.isfinite(drawn).sum() < shown.sum() <= np.isfinite(drawn).sum()
+        level = float(picture.label.partition(": ")[2].replace("\u2212", "-"))
+        assert abs(level - np.median(drawn[shown])) < 0.25 * np.std(drawn[shown])
+        warmth = (pixels[..., 0] - pixels[..., 2])[shown]
+        assert np.corrcoef(warmth, drawn[shown])[0, 1] > 0.8

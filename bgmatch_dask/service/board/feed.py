@@ -176,7 +176,7 @@ class BoardFeed:
 
     def _pictures(self, event: Event) -> Iterable[Picture]:
         match event:
-            case StageEnded(stage="solve"):
+            case StageEnded(stage="solve" | "per_warp"):
                 return offset_pictures(open_store(self._location.url), self._run)
             case UnitDone(stage="coadd", unit=unit):
                 return self._mosaic((unit,), last=False)

@@ -14,7 +14,9 @@ from PIL import Image
 
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.pipeline.events import Picture
+from bgmatch_dask.pipeline.resume import stored_config
 from bgmatch_dask.pipeline.thumbnails import read_thumbnail, thumbnail_grid
+from bgmatch_dask.pipeline.warp_offsets import load_patch_offsets
 from bgmatch_dask.store import TractStore
 
 __all__ = ("MosaicPainter", "offset_pictures")
@@ -23,6 +25,7 @@ _MOST_BLOCKS = 96
 """Pixels on the long side of an offset map."""
 _NO_DATA = (213, 221, 232, 255)
 _SHAPES = LinearSegmentedColormap.from_list("offsets", ["#0072b2", "#f7f7f7", "#d55e00"])
+_SCALE = np.linspace(0.0, 1.0, 96)
 _SHADES = 64
 """Grey levels of a mosaic; more would make noise and bytes, not detail."""
 
@@ -30,32 +33,63 @@ _SHADES = 64
 def offset_pictures(store: TractStore, run: str) -> Iterator[Picture]:
     """Yield the offset map of every visit that has one: the level as text, the shape as colours.
 
-    All visits share one scale, which shows 98 % of all superpixels.
+    All visits share one scale, which shows 98 % of all superpixels; it is the first picture.
     """
-    try:
-        offsets = store.array(f"match/{run}/offset")
-    except StoreError:
-        return
-    counts = store.array(f"superpixels/{store.spec.kind}/count")
-    shapes: dict[int, NDArray[np.float64]] = {}
-    levels: dict[int, float] = {}
-    for index in range(len(store.spec.visits)):
-        values = np.asarray(offsets[index], np.float64)
-        covered = (np.asarray(counts[index], np.float64) > 0) & np.isfinite(values)
-        if covered.any():
-            levels[index] = float(np.median(values[covered]))
-            shapes[index] = _thinned(np.where(covered, values - levels[index], np.nan))
-    sizes = [np.abs(shape[np.isfinite(shape)]) for shape in shapes.values()]
+    method = stored_config(store.location, run).match.method
+    maps = (_maps_of_warps if method == "per_warp" else _maps_of_solution)(store, run)
+    levels = {index: float(np.nanmedian(values)) for index, values in maps.items()}
+    sizes = [np.abs(v[np.isfinite(v)] - levels[index]) for index, v in maps.items()]
     limit = float(np.percentile(np.concatenate(sizes), 98.0)) if sizes else 0.0
-    for index, shape in shapes.items():
+    if maps:
+        text = f"\u2212{limit:.3g} … +{limit:.3g}"
+        yield Picture("offset-scale", "offset", text, _coloured(np.tile(_SCALE, (8, 1))))
+    for index, values in maps.items():
         label = f"{store.spec.visits[index]}: {levels[index]:+.4g}".replace("-", "\u2212")
-        png = _coloured(shape / (2.0 * (limit or 1.0)) + 0.5)
+        png = _coloured((values - levels[index]) / (2.0 * (limit or 1.0)) + 0.5)
         yield Picture(f"offset-{index}", "offset", label, png)
 
 
-def _thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    step = -(-max(values.shape) // _MOST_BLOCKS)
-    return values[::step, ::step]
+def _maps_of_solution(store: TractStore, run: str) -> dict[int, NDArray[np.float64]]:
+    """Return the offsets of one solution over the tract, NaN where a visit has no pixel."""
+    try:
+        offsets = store.array(f"match/{run}/offset")
+    except StoreError:
+        return {}
+    counts = store.array(f"superpixels/{store.spec.kind}/count")
+    rows, columns = _thinned(store.spec.grid.shape)
+    maps: dict[int, NDArray[np.float64]] = {}
+    for index in range(len(store.spec.visits)):
+        values = np.asarray(offsets[index], np.float64)[np.ix_(rows, columns)]
+        count = np.asarray(counts[index], np.float64)[np.ix_(rows, columns)]
+        values[~((count > 0) & np.isfinite(values))] = np.nan
+        if np.isfinite(values).any():
+            maps[index] = values
+    return maps
+
+
+def _maps_of_warps(store: TractStore, run: str) -> dict[int, NDArray[np.float64]]:
+    """Return the cells that the models of single warps go through, NaN where there are none."""
+    grid, patches = store.spec.grid, store.spec.geometry.patches
+    rows, columns = _thinned(grid.shape)
+    ys, xs = grid.y_centres[rows], grid.x_centres[columns]
+    maps: dict[int, NDArray[np.float64]] = {}
+    for patch in range(patches.n_patches):
+        inner = patches.inner_box(patch)
+        here_y = np.flatnonzero((ys >= inner.y0) & (ys < inner.y1))
+        here_x = np.flatnonzero((xs >= inner.x0) & (xs < inner.x1))
+        for index, offset in load_patch_offsets(store, run, patch).items():
+            cells, box = offset.model.background.values, offset.model.box
+            row = ((ys[here_y] - box.y0) * cells.shape[0] / box.height).astype(int)
+            column = ((xs[here_x] - box.x0) * cells.shape[1] / box.width).astype(int)
+            whole = maps.setdefault(index, np.full((rows.size, columns.size), np.nan))
+            whole[np.ix_(here_y, here_x)] = cells[np.ix_(row, column)]
+    return {index: maps[index] for index in sorted(maps) if np.isfinite(maps[index]).any()}
+
+
+def _thinned(shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows and columns of superpixels that a map shows."""
+    step = -(-max(shape) // _MOST_BLOCKS)
+    return np.arange(0, shape[0], step), np.arange(0, shape[1], step)
 
 
 def _coloured(shares: NDArray[np.float64]) -> bytes:

@@ -66,7 +66,10 @@ async function watch() {
     await look();
     trouble.hidden = true;
   } catch (error) {
-    trouble.textContent = `The scheduler does not answer; what is shown is the last that was heard. (${error.message})`;
+    const over = document.querySelector("#board [data-outcome]:not([data-outcome=running])");
+    trouble.textContent = over
+      ? "The run is over and its scheduler has gone; what is shown is its last word."
+      : `The scheduler does not answer; what is shown is the last that was heard. (${error.message})`;
     trouble.hidden = false;
   }
   setTimeout(watch, document.hidden ? 5000 : 1000);
