@@ -21,6 +21,8 @@ Task = TypeVar("Task")
 
 _NOTICE_SECONDS = 0.2
 """A unit that is over sooner is not shown as in work: its message costs more than it tells."""
+_GREETED: set[tuple[str, str, str]] = set()
+"""Stages, boards and workers of which this process has told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,10 @@ class Traced(Generic[Task]):
 
 
 class _Notice:
-    """Tells the cluster that a unit is in work, unless it is over before people could see it."""
+    """Tells the cluster that a unit is in work, unless it is over before people could see it.
+
+    The first unit of a worker in a stage is told at once, so that the worker is known.
+    """
 
     def __init__(self, worker: Worker, stage: str, unit: str, board: str) -> None:
         self.over = False
@@ -60,7 +65,12 @@ class _Notice:
         limit = int(getattr(worker.memory_manager, "memory_limit", 0) or 0)
         started = UnitStarted(stage, unit, str(worker.name), limit)
         self._event = {"at": time.time(), **to_message(started)}
-        worker.loop.add_callback(worker.loop.call_later, _NOTICE_SECONDS, self)
+        known = (stage, board, worker.address)
+        if known in _GREETED:
+            worker.loop.add_callback(worker.loop.call_later, _NOTICE_SECONDS, self)
+        else:
+            _GREETED.add(known)
+            self()
 
     def __call__(self) -> None:
         """Tell it."""

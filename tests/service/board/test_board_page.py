@@ -90,7 +90,8 @@ def test_the_page_tells_of_a_finished_run(watched_run):
     assert set(board.cells) <= {"c", "."}
     assert board.cells.count("c") == len(plan.ingest)
     assert {p.name for p in board.pictures} > {"mosaic-before", "mosaic-after"}
-    assert sum(p.kind == "offset" for p in board.pictures) == len(board.visits) - 1
+    scale, *offsets = [p.name for p in board.pictures if p.kind == "offset"]
+    assert (scale, len(offsets)) == ("offset-scale", len(board.visits) - 1)
     assert len(board.workers) == 2
     assert sum(w.units for w in board.workers) == sum(s.total for s in board.stages if s.n_bytes)
     assert all(w.peak_bytes > 1e7 and w.memory_limit > 1e7 for w in board.workers)
