@@ -17,7 +17,7 @@ from scipy.ndimage import distance_transform_edt
 from bgmatch_dask.background.outliers import outlier_cells
 from bgmatch_dask.background.superpixels import SuperpixelSums
 from bgmatch_dask.geometry import Box, SuperpixelGrid, SuperpixelWindow
-from bgmatch_dask.numerics.superpixels import bin_moments, bin_statistics
+from bgmatch_dask.numerics.superpixels import bin_measures
 
 __all__ = ("CellGrid", "CellMeans", "difference_of_cells", "measure_cells", "outliers_of_cells")
 
@@ -136,8 +136,7 @@ def measure_cells(
     """
     good = np.where(bad, np.float32(np.nan), image)
     edges = (cells.x_edges, cells.y_edges)
-    found = bin_statistics(good, None, 0, *edges, n_sigma=n_sigma, n_iter=n_iter)
-    places = bin_moments((good,), (None,), 0, *edges)
+    found, places = bin_measures((good,), (None,), 0, *edges, n_sigma=n_sigma, n_iter=n_iter)
     used = np.isfinite(found.variance) & (found.n_good >= _FILLED * cells.area)
     mean, variance, x, y = (
         np.where(used, a, np.nan)

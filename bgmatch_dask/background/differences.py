@@ -26,7 +26,7 @@ from bgmatch_dask.background.superpixels import SuperpixelSums, measure_differen
 from bgmatch_dask.background.visits import Visit, sorted_visits
 from bgmatch_dask.geometry import Box, SuperpixelGrid
 from bgmatch_dask.maskplanes import CLIPPED, DETECTIONS, bits_of
-from bgmatch_dask.numerics.cell_maps import both_good
+from bgmatch_dask.numerics.cell_maps import both_good, mark_cells
 
 __all__ = (
     "DifferenceMethod",
@@ -184,11 +184,9 @@ def _subtract(
             hub.image, visit.image, good, n_sigma=settings.outlier_sigma
         )
         if cells.any():
-            found = np.repeat(np.repeat(cells, CELL, axis=0), CELL, axis=1)
-            found = found[: box.height, : box.width]
             # Any bit that is left out anyway; CLIPPED of the inputs shall not become one.
             mark = bits & -bits or CLIPPED
-            mask, bits = np.where(found, mask | np.int32(mark), mask), bits | mark
+            mask, bits = mark_cells(mask, cells, CELL, mark), bits | mark
     sums = measure_difference(
         hub.image,
         hub.mask,

@@ -17,9 +17,7 @@ from bgmatch_dask.geometry import Box, SuperpixelGrid, SuperpixelWindow
 from bgmatch_dask.numerics.superpixels import (
     BinMoments,
     BinStatistics,
-    bin_difference_statistics,
-    bin_moments,
-    bin_statistics,
+    bin_measures,
 )
 
 __all__ = (
@@ -149,9 +147,8 @@ def measure_visit(
     """
     window = _window(image, box, grid)
     edges = (window.x_edges, window.y_edges)
-    statistics = bin_statistics(image, mask, bad_bits, *edges, n_sigma=n_sigma, n_iter=n_iter)
-    moments = bin_moments((image,), (mask,), bad_bits, *edges)
-    return _sums(statistics, moments, box, grid, window)
+    found = bin_measures((image,), (mask,), bad_bits, *edges, n_sigma=n_sigma, n_iter=n_iter)
+    return _sums(*found, box, grid, window)
 
 
 def measure_difference(
@@ -172,11 +169,9 @@ def measure_difference(
     """
     window = _window(image, box, grid)
     edges = (window.x_edges, window.y_edges)
-    statistics = bin_difference_statistics(
-        hub_image, hub_mask, image, mask, bad_bits, *edges, n_sigma=n_sigma, n_iter=n_iter
-    )
-    moments = bin_moments((hub_image, image), (hub_mask, mask), bad_bits, *edges)
-    return _sums(statistics, moments, box, grid, window)
+    pixels = (hub_image, image), (hub_mask, mask)
+    found = bin_measures(*pixels, bad_bits, *edges, n_sigma=n_sigma, n_iter=n_iter)
+    return _sums(*found, box, grid, window)
 
 
 def to_array(sums: SuperpixelSums) -> Array:

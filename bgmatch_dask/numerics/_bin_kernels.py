@@ -387,8 +387,12 @@ def statistics_of_bins(
     n_iter: int,
     counts: NDArray[np.int64],
     results: NDArray[np.float64],
+    moments: NDArray[np.float64],
 ) -> None:
-    """Fill ``counts`` (kept, good) and ``results`` (mean, variance, median), ``[k, ny, nx]``."""
+    """Fill ``counts`` (kept, good) and ``results`` (mean, variance, median), ``[k, ny, nx]``.
+
+    ``moments`` is filled as by `moments_of_bins`, unless it is empty.
+    """
     largest = np.max(np.diff(x_edges)) * np.max(np.diff(y_edges))
     buffer = np.empty((largest // _BLOCK + 1) * _BLOCK, np.float32)
     kept = np.empty(buffer.size + 1, np.float32)
@@ -399,6 +403,10 @@ def statistics_of_bins(
             size = _load_bin(
                 buffer, x_edges[ix], x_edges[ix + 1], y_edges[iy], y_edges[iy + 1], a, b
             )
+            if moments.size:
+                _moments(
+                    buffer[:size], x_edges[ix], x_edges[ix + 1], y_edges[iy], moments[:, iy, ix]
+                )
             whole = -(-size // _BLOCK) * _BLOCK
             buffer[size:whole] = _BAD
             values = buffer[:whole]
@@ -417,24 +425,30 @@ def moments_of_bins(
     moments: NDArray[np.float64],
 ) -> None:
     """Fill ``moments`` (mean x, mean y, variance x, variance y), ``[4, ny, nx]``."""
-    buffer = np.empty(np.max(np.diff(x_edges)), np.float32)
+    buffer = np.empty(np.max(np.diff(x_edges)) * np.max(np.diff(y_edges)), np.float32)
     for iy in range(y_edges.size - 1):
         for ix in range(x_edges.size - 1):
-            start, width = x_edges[ix], x_edges[ix + 1] - x_edges[ix]
-            middle_x = start + 0.5 * (width - 1)
-            middle_y = 0.5 * (y_edges[iy] + y_edges[iy + 1] - 1)
-            n, x1, x2, y1, y2 = 0, 0.0, 0.0, 0.0, 0.0
-            for row in range(y_edges[iy], y_edges[iy + 1]):
-                _load_bin(buffer, start, start + width, row, row + 1, a, b)
-                in_row, row_x1, row_x2 = _row_moments(buffer[:width], start - middle_x)
-                y = row - middle_y
-                n, x1, x2 = n + in_row, x1 + row_x1, x2 + row_x2
-                y1, y2 = y1 + in_row * y, y2 + in_row * y * y
-            good = n or np.nan
-            moments[0, iy, ix] = middle_x + x1 / good
-            moments[1, iy, ix] = middle_y + y1 / good
-            moments[2, iy, ix] = max(x2 / good - (x1 / good) ** 2, 0.0) if n else np.nan
-            moments[3, iy, ix] = max(y2 / good - (y1 / good) ** 2, 0.0) if n else np.nan
+            size = _load_bin(
+                buffer, x_edges[ix], x_edges[ix + 1], y_edges[iy], y_edges[iy + 1], a, b
+            )
+            _moments(buffer[:size], x_edges[ix], x_edges[ix + 1], y_edges[iy], moments[:, iy, ix])
+
+
+@nb.njit(cache=True, nogil=True)
+def _moments(values: _Floats, x0: int, x1: int, y0: int, out: NDArray[np.float64]) -> None:
+    width = x1 - x0
+    height = values.size // width if width else 0
+    middle_x, middle_y = x0 + 0.5 * (width - 1), y0 + 0.5 * (height - 1)
+    n, x, xx, y, yy = 0, 0.0, 0.0, 0.0, 0.0
+    for row in range(height):
+        part = _row_moments(values[row * width : (row + 1) * width], x0 - middle_x)
+        place = y0 + row - middle_y
+        n, x, xx = n + part[0], x + part[1], xx + part[2]
+        y, yy = y + part[0] * place, yy + part[0] * place * place
+    good = n or np.nan
+    out[0], out[1] = middle_x + x / good, middle_y + y / good
+    out[2] = max(xx / good - (x / good) ** 2, 0.0) if n else np.nan
+    out[3] = max(yy / good - (y / good) ** 2, 0.0) if n else np.nan
 
 
 @nb.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})

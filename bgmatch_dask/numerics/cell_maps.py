@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("both_good", "difference_cells", "local_median", "quadratic_moments")
+__all__ = (
+    "both_good",
+    "difference_cells",
+    "local_median",
+    "mark_cells",
+    "quadratic_moments",
+    "sum_blocks",
+)
 
 _BUCKET = 64
 _LARGEST = np.float32(np.finfo(np.float32).max)
@@ -64,6 +73,18 @@ def difference_cells(a: Floats, b: Floats, good: Bools, size: int) -> tuple[Arra
             total[row, column] += s1
             squares[row, column] += s2
     return count, total, squares
+
+
+@numba.njit(cache=True, nogil=True)
+def mark_cells(mask: Bits, cells: Bools, size: int, bit: int) -> Bits:
+    """Return a mask with a bit set in all pixels of some cells, which begin at the first pixel."""
+    out = mask.copy()
+    for y in range(mask.shape[0]):
+        for column in range(cells.shape[1]):
+            if cells[y // size, column]:
+                for x in range(column * size, min((column + 1) * size, mask.shape[1])):
+                    out[y, x] |= np.int32(bit)
+    return out
 
 
 def local_median(values: Array, size: int) -> Array:
@@ -180,3 +201,48 @@ def quadratic_moments(values: Array, kept: Bools, scale: float) -> tuple[Array, 
         for j in range(i):
             matrix[j, i] = matrix[i, j]
     return matrix, right
+
+
+def sum_blocks(
+    plane: NDArray[np.generic], y_edges: NDArray[np.int64], x_edges: NDArray[np.int64]
+) -> tuple[Array, Array]:
+    """Return the sum and the number of the pixels of each block that hold data.
+
+    Parameters
+    ----------
+    plane
+        Pixels; those that are not finite hold no data, of integers those that are 0.
+    y_edges, x_edges
+        Rows and columns at which blocks begin and end.
+
+    Returns
+    -------
+    tuple
+        Sum and number, float64, shape ``(ny, nx)``.
+    """
+    total = np.zeros((len(y_edges) - 1, len(x_edges) - 1))
+    count = np.zeros_like(total)
+    _sum_blocks(plane, y_edges, x_edges, plane.dtype.kind in "iu", total, count)
+    return total, count
+
+
+@numba.njit(cache=True, nogil=True)
+def _sum_blocks(
+    plane: NDArray[np.generic],
+    y_edges: NDArray[np.int64],
+    x_edges: NDArray[np.int64],
+    whole: bool,
+    total: Array,
+    count: Array,
+) -> None:
+    for row in range(total.shape[0]):
+        for y in range(y_edges[row], y_edges[row + 1]):
+            for column in range(total.shape[1]):
+                n, s = 0.0, 0.0
+                for x in range(x_edges[column], x_edges[column + 1]):
+                    value = np.float64(plane[y, x])
+                    good = value != 0.0 if whole else math.isfinite(value)
+                    n += 1.0 if good else 0.0
+                    s += value if good else 0.0
+                total[row, column] += s
+                count[row, column] += n

@@ -22,6 +22,7 @@ __all__ = (
     "BinMoments",
     "BinStatistics",
     "bin_difference_statistics",
+    "bin_measures",
     "bin_moments",
     "bin_statistics",
 )
@@ -108,7 +109,7 @@ def bin_statistics(
     keeps none gives NaN; both have count 0 in the end.
     """
     pixels = _Pixels.of((image,), (mask,), bad_bits)
-    return _measure(pixels, x_edges, y_edges, n_sigma, n_iter)
+    return _measure(pixels, x_edges, y_edges, n_sigma, n_iter)[0]
 
 
 def bin_difference_statistics(
@@ -130,7 +131,26 @@ def bin_difference_statistics(
     have the same shape.
     """
     pixels = _Pixels.of((image_a, image_b), (mask_a, mask_b), bad_bits)
-    return _measure(pixels, x_edges, y_edges, n_sigma, n_iter)
+    return _measure(pixels, x_edges, y_edges, n_sigma, n_iter)[0]
+
+
+def bin_measures(
+    images: tuple[NDArray[np.float32], ...],
+    masks: tuple[NDArray[np.integer] | None, ...],
+    bad_bits: int,
+    x_edges: ArrayLike,
+    y_edges: ArrayLike,
+    *,
+    n_sigma: float = 3.0,
+    n_iter: int = 3,
+) -> tuple[BinStatistics, BinMoments]:
+    """Return the statistics of one image or of a difference, and `bin_moments`, in one pass.
+
+    Parameters and errors are those of `bin_moments` and `bin_statistics`.
+    """
+    pixels = _Pixels.of(images, masks, bad_bits)
+    statistics, moments = _measure(pixels, x_edges, y_edges, n_sigma, n_iter, moments=True)
+    return statistics, BinMoments(*moments)
 
 
 def bin_moments(
@@ -274,8 +294,14 @@ def _edges(edges: ArrayLike, size: int, axis: str) -> NDArray[np.int64]:
 
 
 def _measure(
-    pixels: _Pixels, x_edges: ArrayLike, y_edges: ArrayLike, n_sigma: float, n_iter: int
-) -> BinStatistics:
+    pixels: _Pixels,
+    x_edges: ArrayLike,
+    y_edges: ArrayLike,
+    n_sigma: float,
+    n_iter: int,
+    *,
+    moments: bool = False,
+) -> tuple[BinStatistics, NDArray[np.float64]]:
     if not (math.isfinite(n_sigma) and n_sigma > 0 and n_iter >= 1):
         raise ConfigError(
             "clip-invalid",
@@ -285,7 +311,7 @@ def _measure(
     shape = (len(rows) - 1, len(columns) - 1)
     counts = np.empty((2, *shape), np.int64)
     values = np.empty((3, *shape), np.float64)
-    kernels.statistics_of_bins(
-        pixels.a, pixels.b, columns, rows, float(n_sigma), int(n_iter), counts, values
-    )
-    return BinStatistics(counts[0], counts[1], values[0], values[1], values[2])
+    places = np.empty((4, *shape) if moments else (0, 0, 0), np.float64)
+    clips = float(n_sigma), int(n_iter)
+    kernels.statistics_of_bins(pixels.a, pixels.b, columns, rows, *clips, counts, values, places)
+    return BinStatistics(counts[0], counts[1], values[0], values[1], values[2]), places

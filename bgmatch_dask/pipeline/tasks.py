@@ -7,6 +7,7 @@ bytes. Tasks are small frozen messages: places and numbers, no pixels.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,8 +24,9 @@ from bgmatch_dask.coadd.stack import SkyWeight, Stack
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.pipeline.photometric_ratio import write_ratio
 from bgmatch_dask.pipeline.results import Method, offset_on
-from bgmatch_dask.pipeline.thumbnails import write_thumbnail
+from bgmatch_dask.pipeline.thumbnails import BlockSums, write_thumbnail
 from bgmatch_dask.store import Receipt, TractStore, open_store
+from bgmatch_dask.store.planes import PlaneWriter
 from bgmatch_dask.store.traffic import add_traffic
 from bgmatch_dask.warps.catalogue import InputFile
 from bgmatch_dask.warps.profile import Profile
@@ -227,45 +229,64 @@ def coadd_patch(task: CoaddTask) -> Receipt:
     """Carry out a `CoaddTask`, a band of rows at a time: sums of a whole patch take gigabytes."""
     start = time.perf_counter()
     store = open_store(task.url)
-    planes = {
-        name: _blank_coadd(store, f"coadd/{task.run}_{name}")
+    coadds = [
+        _PatchCoadd.of(store, task, name)
         for name in (("matched", "unmatched") if task.unmatched else ("matched",))
-    }
-    plane_box = store.spec.geometry.patches.plane_box(task.patch)
-    for box in _bands(store, task):
-        window = box.slices_in(plane_box)
-        for name, stack in _stack_band(store, task, box).items():
-            for plane, values in stack.planes().items():
-                planes[name][plane][window] = values
-    for name, whole in planes.items():
-        for plane, values in whole.items():
-            store.write_patch_plane(f"coadd/{task.run}_{name}/{plane}", task.patch, values)
-    window = store.spec.geometry.patches.outer_box(task.patch).slices_in(plane_box)
-    images = {name: whole["image"][window] for name, whole in planes.items()}
-    write_thumbnail(store, task.run, task.patch, images)
-    figures = {"n_pixels": int((planes["matched"]["nimage"] > 0).sum())}
+    ]
+    outer = store.spec.geometry.patches.outer_box(task.patch)
+    for band in _bands(store, task):
+        box = band.intersect(outer)
+        stacks = {} if box.empty else _stack_band(store, task, box)
+        for coadd in coadds:
+            coadd.add(band, box, stacks.get(coadd.name))
+    for coadd in coadds:
+        coadd.write()
+    write_thumbnail(store, task.run, task.patch, {c.name: c.blocks for c in coadds})
+    figures = {"n_pixels": coadds[0].n_pixels}
     return Receipt("coadd", task.unit, task.digest, time.perf_counter() - start, figures)
 
 
-def _blank_coadd(store: TractStore, path: str) -> dict[str, NDArray[Any]]:
-    """Return the planes of a coadd without any warp."""
-    shape = store.spec.geometry.patches.plane_shape
-    arrays = {name: store.array(f"{path}/{name}") for name in COADD_PLANES}
-    return {name: np.full(shape, a.fill_value, a.dtype) for name, a in arrays.items()}
+@dataclass(slots=True)
+class _PatchCoadd:
+    """One coadd of one patch, from the top: only compressed planes are held as a whole."""
+
+    name: str
+    writers: Mapping[str, PlaneWriter]
+    blocks: BlockSums
+    n_pixels: int = 0
+
+    @classmethod
+    def of(cls, store: TractStore, task: CoaddTask, name: str) -> _PatchCoadd:
+        path = f"coadd/{task.run}_{name}"
+        writers = {p: store.patch_plane(f"{path}/{p}", task.patch) for p in COADD_PLANES}
+        return cls(name, writers, BlockSums.empty(store.spec.geometry, task.patch))
+
+    def add(self, band: Box, box: Box, stack: Stack | None) -> None:
+        """Take a band of the plane, of which a box was stacked."""
+        planes = {} if stack is None else stack.planes()
+        for name, writer in self.writers.items():
+            rows = planes.get(name)
+            if rows is None or box != band:
+                rows = np.full(band.shape, writer.fill, writer.dtype)
+                if name in planes:
+                    rows[box.slices_in(band)] = planes[name]
+            writer.add(rows)
+        if stack is not None:
+            self.blocks.add(planes["image"], box)
+            self.n_pixels += int(np.count_nonzero(stack.n_image))
+
+    def write(self) -> None:
+        for writer in self.writers.values():
+            writer.write()
 
 
 def _bands(store: TractStore, task: CoaddTask) -> list[Box]:
     """Cut the patch into rows of chunks, so that every chunk is decoded once."""
-    patches = store.spec.geometry.patches
-    outer, plane = patches.outer_box(task.patch), patches.plane_box(task.patch)
+    plane = store.spec.geometry.patches.plane_box(task.patch)
     # A model of a single warp is drawn whole, whatever the box.
     rows = store.array(f"{store.spec.kind}/image").chunks[-2]
     step = rows if task.method == "joint" else plane.height
-    bands = (
-        Box(plane.x0, y0, plane.width, step).intersect(outer)
-        for y0 in range(plane.y0, plane.y1, step)
-    )
-    return [band for band in bands if not band.empty]
+    return [Box(plane.x0, y0, plane.width, step) for y0 in range(plane.y0, plane.y1, step)]
 
 
 def _stack_band(store: TractStore, task: CoaddTask, box: Box) -> dict[str, Stack]:

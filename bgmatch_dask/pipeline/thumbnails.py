@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bgmatch_dask.geometry import Box, SuperpixelGrid, TractGeometry
+from bgmatch_dask.numerics.cell_maps import sum_blocks
 from bgmatch_dask.pipeline.results import write_arrays
 from bgmatch_dask.store import TractStore
 
-__all__ = ("block_sums", "read_thumbnail", "thumbnail_grid", "write_thumbnail")
+__all__ = ("BlockSums", "block_sums", "read_thumbnail", "thumbnail_grid", "write_thumbnail")
 
 _BLOCKS = 360
 """Blocks on the long side of the tract."""
@@ -46,27 +48,42 @@ def block_sums(
         Sum and number, of the shape of ``grid.window(box)``.
     """
     window = grid.window(box)
-    good = np.isfinite(plane) if np.issubdtype(plane.dtype, np.floating) else plane != 0
-    values = np.where(good, plane, 0).astype(np.float64)
-    y, x = window.y_edges[:-1], window.x_edges[:-1]
-    total, count = (
-        np.add.reduceat(np.add.reduceat(part, y, axis=0), x, axis=1)
-        for part in (values, good.astype(np.float64))
-    )
-    return total, count
+    return sum_blocks(plane, window.y_edges, window.x_edges)
 
 
-def write_thumbnail(
-    store: TractStore, run: str, patch: int, images: Mapping[str, NDArray[Any]]
-) -> None:
-    """Store the block sums of the inner box of a patch; images are of its outer box."""
-    patches = store.spec.geometry.patches
-    inner, grid = patches.inner_box(patch), thumbnail_grid(store.spec.geometry)
-    window = inner.slices_in(patches.outer_box(patch))
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, image in images.items():
-        total, count = block_sums(image[window], grid, inner)
-        arrays |= {name: np.stack([total, count]).astype(np.float32)}
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockSums:
+    """Block sums of the inner box of a patch, gathered from bands of its rows."""
+
+    inner: Box
+    """Inner box of the patch."""
+    grid: SuperpixelGrid
+    """Blocks of the tract."""
+    sums: NDArray[np.float64]
+    """Sum and number, shape ``(2, ny, nx)``."""
+
+    @classmethod
+    def empty(cls, geometry: TractGeometry, patch: int) -> BlockSums:
+        """Return the sums of no pixel."""
+        grid, inner = thumbnail_grid(geometry), geometry.patches.inner_box(patch)
+        return cls(inner, grid, np.zeros((2, *grid.window(inner).shape)))
+
+    def add(self, image: NDArray[Any], box: Box) -> None:
+        """Add the pixels of a box that lie in the inner box."""
+        part = box.intersect(self.inner)
+        if part.empty:
+            return
+        whole, window = self.grid.window(self.inner), self.grid.window(part)
+        y, x = window.sy0 - whole.sy0, window.sx0 - whole.sx0
+        ny, nx = window.shape
+        total, count = block_sums(image[part.slices_in(box)], self.grid, part)
+        self.sums[0, y : y + ny, x : x + nx] += total
+        self.sums[1, y : y + ny, x : x + nx] += count
+
+
+def write_thumbnail(store: TractStore, run: str, patch: int, sums: Mapping[str, BlockSums]) -> None:
+    """Store the block sums of the coadds of a patch by name."""
+    arrays: dict[str, NDArray[Any]] = {n: s.sums.astype(np.float32) for n, s in sums.items()}
     write_arrays(store, _path(run, patch), arrays)
 
 

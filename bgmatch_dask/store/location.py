@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -157,6 +157,37 @@ class Location:
             raise StoreError("object-missing", f"There is no {name!r}", where=self.url) from error
         note_read(name, len(data))
         return data
+
+    def read_range(self, name: str, *, last: int | None = None) -> Any:  # noqa: ANN401
+        """Return all bytes of an object, or the last ones, as they lie in memory.
+
+        Raises
+        ------
+        FileNotFoundError
+            When there is no such object.
+        StoreError
+            ``store-read`` when it cannot be read.
+        """
+        with faults(self.url, name, "store-read"):
+            options: Any = None if last is None else {"range": {"suffix": last}}
+            data = obstore.get(_existing(self.url), name, options=options).bytes()
+        note_read(name, len(data))
+        return data
+
+    def read_ranges(self, name: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[Any]:
+        """Return the bytes of an object from some first to some last positions.
+
+        Raises
+        ------
+        FileNotFoundError
+            When there is no such object.
+        StoreError
+            ``store-read`` when it cannot be read.
+        """
+        with faults(self.url, name, "store-read"):
+            found = obstore.get_ranges(_existing(self.url), name, starts=starts, ends=ends)
+        note_read(name, sum(len(part) for part in found))
+        return found
 
     def read_json(self, name: str) -> Any:  # noqa: ANN401
         """Return the parsed JSON of an object."""

@@ -13,9 +13,10 @@ from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.store.layout import TractSpec, read_spec
 from bgmatch_dask.store.location import Location, bucket_missing, faults
-from bgmatch_dask.store.traffic import add_traffic
+from bgmatch_dask.store.shards import ShardBuilder, ShardCodec
+from bgmatch_dask.store.traffic import add_traffic, note_delete
 
-__all__ = ("TractStore", "assert_aligned", "open_store")
+__all__ = ("PlaneWriter", "TractStore", "assert_aligned", "open_store")
 
 
 class TractStore:
@@ -32,6 +33,7 @@ class TractStore:
         self.spec: TractSpec = read_spec(location)
         self._root = location.open_group()
         self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._codecs: dict[str, ShardCodec | None] = {}
 
     def array(self, path: str) -> zarr.Array[Any]:
         """Return an array by its path in the store.
@@ -106,8 +108,15 @@ class TractStore:
         """
         self._write(f"{kind or self.spec.kind}/{plane}", (visit, patch), values)
 
+    def patch_plane(self, path: str, patch: int) -> PlaneWriter:
+        """Return what writes one whole plane of a (patch, y, x) array, owned by the caller alone.
+
+        It takes the plane in rows of chunks, so that it is never held as a whole.
+        """
+        return PlaneWriter(self, path, patch)
+
     def write_patch_plane(self, path: str, patch: int, values: NDArray[Any]) -> None:
-        """Write one whole plane of a (patch, y, x) array: one shard, owned by the caller alone.
+        """Write one whole plane of a (patch, y, x) array, owned by the caller alone.
 
         Raises
         ------
@@ -127,6 +136,11 @@ class TractStore:
             )
         region: tuple[int | slice, ...] = (*index, *(slice(0, n) for n in values.shape))
         assert_aligned(array, region)
+        codec = self.codec(path)
+        if codec is not None:
+            self.put_shard(path, index, codec.encode(values))
+            add_traffic(values.nbytes)
+            return
         try:
             with faults(self.location.url, path, "store-write"):
                 array[region] = values
@@ -151,6 +165,11 @@ class TractStore:
     def _read(self, path: str, region: tuple[int | slice, ...]) -> NDArray[Any]:
         array = self.array(path)
         try:
+            codec = self.codec(path)
+            if codec is not None:
+                values = self._get_shard(array, region, codec)
+                add_traffic(values.nbytes)
+                return values
             with faults(self.location.url, path, "store-read"):
                 values = np.asarray(array[region])
         except (ValueError, RuntimeError) as error:
@@ -169,6 +188,51 @@ class TractStore:
         add_traffic(values.nbytes)
         return values
 
+    def codec(self, path: str) -> ShardCodec | None:
+        """Return how the shards of an array are made here, None where that is left to Zarr."""
+        if path not in self._codecs:
+            self._codecs[path] = ShardCodec.of(self.array(path))
+        return self._codecs[path]
+
+    def put_shard(self, path: str, index: tuple[int, ...], data: bytes | None) -> None:
+        """Write the bytes of one shard; without bytes there is none, and it is deleted.
+
+        Raises
+        ------
+        StoreError
+            ``store-write`` when the place refuses.
+        """
+        name = self._shard_name(self.array(path), index)
+        if data is None:
+            self.location.delete(name)
+            note_delete(name)
+        else:
+            self.location.write_bytes(name, data)
+
+    def _get_shard(
+        self, array: zarr.Array[Any], region: tuple[int | slice, ...], codec: ShardCodec
+    ) -> NDArray[Any]:
+        index = tuple(part for part in region if isinstance(part, int))
+        rows, columns = (part for part in region if isinstance(part, slice))
+        name, window = self._shard_name(array, index), (rows, columns)
+        try:
+            if codec.needs_all(window):
+                return codec.decode(self.location.read_range(name), window)
+            table = self.location.read_range(name, last=codec.index_size)
+            return codec.decode_ranges(
+                table, lambda starts, ends: self.location.read_ranges(name, starts, ends), window
+            )
+        except FileNotFoundError:
+            # A plane that holds nothing is not stored.
+            shape = tuple(
+                len(range(*p.indices(n))) for p, n in zip(window, codec.shape, strict=True)
+            )
+            return np.full(shape, codec.fill, codec.dtype)
+
+    @staticmethod
+    def _shard_name(array: zarr.Array[Any], index: tuple[int, ...]) -> str:
+        return f"{array.path}/{array.metadata.encode_chunk_key((*index, 0, 0))}"
+
     def _is_hollow(self, array: zarr.Array[Any], region: tuple[int | slice, ...]) -> bool:
         """Whether a crash of the machine left a file without bytes, which Zarr takes for none."""
         index = tuple(part if isinstance(part, int) else 0 for part in region)
@@ -185,6 +249,75 @@ class TractStore:
             f"{path}{list(region[:2])} cannot be read back: {why}",
             where=self.location.url,
             fix="`bgmatch verify --repair STORE` makes what is damaged once more.",
+        )
+
+
+class PlaneWriter:
+    """Writes one plane of a (patch, y, x) array from the top; nothing is stored before its end.
+
+    Parameters
+    ----------
+    store
+        An open store.
+    path
+        The array.
+    patch
+        Place on the patch axis.
+    """
+
+    def __init__(self, store: TractStore, path: str, patch: int) -> None:
+        self.store, self.path, self.patch = store, path, patch
+        array = store.array(path)
+        self.dtype, self.fill = array.dtype, array.fill_value
+        codec = store.codec(path)
+        self._shard = None if codec is None else ShardBuilder(codec)
+        self._rows: list[NDArray[Any]] = []
+        self._taken, self._height, self._width = 0, array.shape[-2], array.shape[-1]
+        self._step = array.chunks[-2]
+
+    def add(self, rows: NDArray[Any]) -> None:
+        """Take the next rows: whole chunks of them, of the width and dtype of the plane.
+
+        Raises
+        ------
+        StoreError
+            ``write-misaligned``.
+        """
+        self._taken += len(rows)
+        if (
+            rows.shape[1:] != (self._width,)
+            or rows.dtype != self.dtype
+            or len(rows) % self._step
+            or self._taken > self._height
+        ):
+            raise self._misaligned(f"got {rows.shape} {rows.dtype}")
+        if self._shard is None:
+            self._rows.append(rows)
+        else:
+            self._shard.add(rows)
+
+    def write(self) -> None:
+        """Write the plane as one object.
+
+        Raises
+        ------
+        StoreError
+            ``write-misaligned`` when rows are missing, ``store-write`` when the place refuses.
+        """
+        if self._taken != self._height:
+            raise self._misaligned(f"got {self._taken} rows")
+        if self._shard is None:
+            self.store.write_patch_plane(self.path, self.patch, np.concatenate(self._rows))
+        else:
+            self.store.put_shard(self.path, (self.patch,), self._shard.finish())
+            add_traffic(self._height * self._width * self.dtype.itemsize)
+
+    def _misaligned(self, what: str) -> StoreError:
+        return StoreError(
+            "write-misaligned",
+            f"{self.path} takes {self._height} rows of {self._width} {self.dtype}, {self._step} at "
+            f"a time; {what}",
+            where=self.store.location.url,
         )
 
 

@@ -12,7 +12,6 @@ from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_area
 from numpy.typing import NDArray
-from reproject import reproject_interp
 
 from bgmatch_dask.errors import BgmatchError, InputError, Rejected
 from bgmatch_dask.geometry import Box, TractGeometry
@@ -172,6 +171,9 @@ def _named_planes(
 
 
 def _resample(frame: _Frame, wcs: WCS, part: Box) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    # It brings Dask's arrays, xarray and pandas: 100 MB that jobs with warps do without.
+    from reproject import reproject_interp
+
     layers = [frame.image, *_present_planes(frame.mask).values()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)

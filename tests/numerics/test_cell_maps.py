@@ -6,7 +6,9 @@ from bgmatch_dask.numerics.cell_maps import (
     both_good,
     difference_cells,
     local_median,
+    mark_cells,
     quadratic_moments,
+    sum_blocks,
 )
 
 
@@ -45,3 +47,28 @@ def test_the_normal_equations_give_back_a_quadratic_surface():
     values[~kept] = np.nan
     found = np.linalg.solve(*quadratic_moments(values, kept, 13.0))
     np.testing.assert_allclose(found, truth, rtol=1e-8)
+
+
+def test_cells_are_marked_up_to_the_edge():
+    mask = np.arange(21 * 30, dtype=np.int32).reshape(21, 30) & 3
+    cells = np.zeros((3, 4), bool)
+    cells[0, 1] = cells[2, 3] = True
+    expected = mask.copy()
+    expected[0:8, 8:16] |= 4
+    expected[16:21, 24:30] |= 4
+    np.testing.assert_array_equal(mark_cells(mask, cells, 8, 4), expected)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i4"])
+def test_blocks_sum_the_pixels_that_hold_data(dtype):
+    plane = np.random.default_rng(8).integers(0, 4, (20, 31)).astype(dtype)
+    if dtype != "i4":
+        plane[plane == 0] = np.nan
+        plane[3, 3] = np.inf
+    good = np.isfinite(plane) & (plane != 0)
+    y, x = np.array([0, 7, 14, 20]), np.array([0, 1, 16, 31])
+    total, count = sum_blocks(plane, y, x)
+    for row, column in np.ndindex(3, 3):
+        block = (slice(y[row], y[row + 1]), slice(x[column], x[column + 1]))
+        assert count[row, column] == good[block].sum()
+        assert total[row, column] == plane[block][good[block]].sum()

@@ -1,0 +1,258 @@
+"""The bytes of one shard, made and read in this thread.
+
+Zarr hands every chunk to its event loop and from there to a thread, and copies it several times on
+the way: for the plane of a warp that takes as long again as the codecs themselves. The arrays of a
+store are all of one make (see `bgmatch_dask.store.layout`), so that their shards can be put
+together here. Zarr reads what is written here, and the other way round.
+
+Format: Zarr v3 core specification and its codecs ``sharding_indexed``, ``blosc`` and ``crc32c``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import zarr
+from numcodecs import Blosc
+from numpy.typing import NDArray
+from zarr.codecs import ShardingCodec
+
+__all__ = ("ShardBuilder", "ShardCodec")
+
+_MISSING = 2**64 - 1
+_CHECK = 4
+_SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
+_CODECS = ("bytes", "blosc", "crc32c")
+_INDEX_CODECS = ("bytes", "crc32c")
+
+Window = tuple[slice, slice]
+Ranges = Callable[[Sequence[int], Sequence[int]], Sequence[Any]]
+"""Gives the bytes from some first to some last positions of an object."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardCodec:
+    """How the plane of a warp or of a patch becomes one object."""
+
+    shape: tuple[int, int]
+    """Rows and columns of the plane."""
+    chunk: tuple[int, int]
+    """Rows and columns of a chunk; they divide the plane."""
+    dtype: np.dtype[Any]
+    """Type of the pixels."""
+    fill: Any
+    """Value of pixels of chunks that are not stored."""
+    blosc: Blosc
+    """Compressor."""
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any]) -> ShardCodec | None:
+        """Return the codec of an array whose shards are whole planes; None for any other array."""
+        codecs: tuple[Any, ...] = getattr(array.metadata, "codecs", ())
+        if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec) or array.ndim < 2:
+            return None
+        sharding = codecs[0]
+        inner = [codec.to_dict() for codec in sharding.codecs]
+        index = [codec.to_dict() for codec in sharding.index_codecs]
+        plain = (
+            tuple(codec["name"] for codec in inner) == _CODECS
+            and tuple(codec["name"] for codec in index) == _INDEX_CODECS
+            and sharding.index_location.value == "end"
+            and array.shards == (*(1,) * (array.ndim - 2), *array.shape[-2:])
+            and sys.byteorder == "little"
+            and inner[0].get("configuration", {}) in ({}, {"endian": "little"})
+        )
+        if not plain:
+            return None
+        options: Any = inner[1]["configuration"]
+        blosc = Blosc(
+            cname=options["cname"],
+            clevel=options["clevel"],
+            shuffle=_SHUFFLES[options["shuffle"]],
+            blocksize=options["blocksize"],
+        )
+        height, width = array.shape[-2:]
+        rows, columns = sharding.chunk_shape[-2:]
+        return cls((height, width), (rows, columns), array.dtype, array.fill_value, blosc)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Chunks along both axes."""
+        return self.shape[0] // self.chunk[0], self.shape[1] // self.chunk[1]
+
+    @property
+    def index_size(self) -> int:
+        """Bytes of the index at the end of a shard."""
+        return 16 * self.grid[0] * self.grid[1] + _CHECK
+
+    def encode(self, values: NDArray[Any]) -> bytes | None:
+        """Return the bytes of a whole plane, None when it holds nothing but the fill value."""
+        shard = ShardBuilder(self)
+        shard.add(values)
+        return shard.finish()
+
+    def needs_all(self, window: Window) -> bool:
+        """Whether a part of a plane touches all chunks, so that the whole shard may be read."""
+        return len(self._touched(window)) == self.grid[0] * self.grid[1]
+
+    def decode(self, data: Any, window: Window) -> NDArray[Any]:  # noqa: ANN401
+        """Return a part of a plane from the bytes of its whole shard.
+
+        Raises
+        ------
+        ValueError
+            When the bytes are not those of a shard of this make.
+        """
+        view = memoryview(data)
+
+        def ranges(starts: Sequence[int], ends: Sequence[int]) -> Sequence[Any]:
+            return [view[start:end] for start, end in zip(starts, ends, strict=True)]
+
+        return self.decode_ranges(view[-self.index_size :], ranges, window)
+
+    def decode_ranges(self, index: Any, ranges: Ranges, window: Window) -> NDArray[Any]:  # noqa: ANN401
+        """Return a part of a plane from the index of its shard and the chunks that it touches.
+
+        Parameters
+        ----------
+        index
+            The last `index_size` bytes of the shard.
+        ranges
+            Gives further bytes of it.
+        window
+            Rows and columns.
+
+        Raises
+        ------
+        ValueError
+            As `decode`.
+        """
+        entries = self._entries(index)
+        rows, columns = (
+            range(*part.indices(n)) for part, n in zip(window, self.shape, strict=True)
+        )
+        out = np.empty((len(rows), len(columns)), self.dtype)
+        stored: list[tuple[tuple[int, int], int, int]] = []
+        for place in self._touched(window):
+            if entries[place][0] == _MISSING:
+                self._put(out, place, window, None)
+            else:
+                start, size = entries[place].tolist()
+                stored.append((place, start, size))
+        if stored:
+            parts = ranges([s for _, s, _ in stored], [s + n for _, s, n in stored])
+            for (place, _, size), part in zip(stored, parts, strict=True):
+                self._put(out, place, window, self._checked(part, size))
+        return out
+
+    def _put(
+        self,
+        out: NDArray[Any],
+        place: tuple[int, int],
+        window: Window,
+        packed: memoryview | None,
+    ) -> None:
+        """Put the common pixels of a chunk and a window into the window."""
+        target, source = [], []
+        for axis in (0, 1):
+            first, last, _ = window[axis].indices(self.shape[axis])
+            start = place[axis] * self.chunk[axis]
+            low, high = max(first, start), min(last, start + self.chunk[axis])
+            target.append(slice(low - first, high - first))
+            source.append(slice(low - start, high - start))
+        part = out[target[0], target[1]]
+        if packed is None:
+            part[...] = self.fill
+        elif part.shape == self.chunk and part.flags.c_contiguous:
+            self.blosc.decode(packed, out=part)
+        else:
+            chunk = np.empty(self.chunk, self.dtype)
+            self.blosc.decode(packed, out=chunk)
+            part[...] = chunk[source[0], source[1]]
+
+    def _touched(self, window: Window) -> list[tuple[int, int]]:
+        lines = []
+        for part, length, step in zip(window, self.shape, self.chunk, strict=True):
+            first, last, _ = part.indices(length)
+            lines.append(range(first // step, -(-last // step)))
+        return [(row, column) for row in lines[0] for column in lines[1]]
+
+    def _entries(self, index: Any) -> NDArray[np.uint64]:  # noqa: ANN401
+        if len(index) != self.index_size:
+            raise ValueError(f"the shard has {len(index)} bytes, less than its index")
+        table = self._compare(memoryview(index), "the index of the shard")
+        return np.frombuffer(table, "<u8").reshape(*self.grid, 2)
+
+    def _checked(self, part: Any, size: int) -> memoryview:  # noqa: ANN401
+        """Return a compressed chunk whose checksum and size are right."""
+        if len(part) != size or size < _CHECK + 16:
+            raise ValueError(f"a chunk has {len(part)} bytes, its index says {size}")
+        packed = self._compare(memoryview(part), "a chunk")
+        size = self.dtype.itemsize * self.chunk[0] * self.chunk[1]
+        if int.from_bytes(packed[4:8], "little") != size:
+            raise ValueError("a chunk has another size than the array says")
+        return packed
+
+    @staticmethod
+    def _compare(data: memoryview, what: str) -> memoryview:
+        if _check(data[:-_CHECK]) != data[-_CHECK:]:
+            raise ValueError(f"the checksum of {what} does not match")
+        return data[:-_CHECK]
+
+    def is_fill(self, chunk: NDArray[Any]) -> bool:
+        """Whether all pixels of a chunk are the fill value."""
+        if self.dtype.kind == "f" and np.isnan(self.fill):
+            return bool(np.isnan(chunk.flat[0]) and np.isnan(chunk).all())
+        # Bit by bit: a negative zero is not the positive one.
+        fill = np.asarray(self.fill, self.dtype)
+        same: NDArray[np.bool_] = chunk.view(f"u{fill.itemsize}") == fill.view(f"u{fill.itemsize}")
+        return bool(same.flat[0] and same.all())
+
+
+class ShardBuilder:
+    """A shard that is made from the top, rows of chunks at a time.
+
+    Parameters
+    ----------
+    codec
+        How the plane is stored.
+    """
+
+    def __init__(self, codec: ShardCodec) -> None:
+        self.codec = codec
+        self._index = np.full((*codec.grid, 2), _MISSING, "<u8")
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._rows = 0
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Add the next rows of the plane, whole chunks of them."""
+        height, width = self.codec.chunk
+        for top in range(0, values.shape[0], height):
+            for column in range(self.codec.grid[1]):
+                left = column * width
+                chunk = np.ascontiguousarray(values[top : top + height, left : left + width])
+                if not self.codec.is_fill(chunk):
+                    self._append(self.codec.blosc.encode(chunk), (self._rows, column))
+            self._rows += 1
+
+    def _append(self, packed: bytes, place: tuple[int, int]) -> None:
+        self._parts += [packed, _check(packed)]
+        self._index[place] = self._size, len(packed) + _CHECK
+        self._size += len(packed) + _CHECK
+
+    def finish(self) -> bytes | None:
+        """Return the bytes of the shard, None when it holds nothing but the fill value."""
+        if not self._parts:
+            return None
+        table = self._index.tobytes()
+        return b"".join([*self._parts, table, _check(table)])
+
+
+def _check(data: Any) -> bytes:  # noqa: ANN401
+    return int(google_crc32c.value(np.frombuffer(data, np.uint8))).to_bytes(_CHECK, "little")
