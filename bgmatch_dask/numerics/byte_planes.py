@@ -10,16 +10,23 @@ __all__ = ("join_bytes",)
 
 
 def join_bytes(planes: NDArray[np.uint8], out: NDArray[np.uint32]) -> None:
-    """Put numbers of four bytes together.
+    """Put numbers of four bytes together, row by row.
 
     Parameters
     ----------
     planes
-        Shape ``(4, n)``: all first (most significant) bytes, then all second ones, and so on.
+        Shape ``(rows, 4, n)``: of each row all first (most significant) bytes, then all second
+        ones, and so on.
     out
-        Shape ``(n,)``; written.
+        Shape ``(rows, n)``; written.
     """
-    _join_four(planes[0], planes[1], planes[2], planes[3], out)
+    _join_rows(planes, out)
+
+
+@numba.njit(cache=True, nogil=True)
+def _join_rows(planes: NDArray[np.uint8], out: NDArray[np.uint32]) -> None:
+    for row in range(out.shape[0]):
+        _join_four(planes[row, 0], planes[row, 1], planes[row, 2], planes[row, 3], out[row])
 
 
 @numba.njit(cache=True, nogil=True)

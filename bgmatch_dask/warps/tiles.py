@@ -33,6 +33,8 @@ _DTYPES = {-32: np.dtype(np.float32), 32: np.dtype(np.int32)}
 _COLUMN = {"TTYPE1": "COMPRESSED_DATA", "TFIELDS": 1}
 _PLAIN = ("BSCALE", "BZERO", "ZSCALE", "ZZERO", "ZBLANK", "ZNULLS", "THEAP")
 """Cards of planes whose numbers are not stored as they are."""
+_TOGETHER = 64
+"""Rows that are put together at a time."""
 
 
 def read_plane(hdu: fits.ImageHDU | fits.CompImageHDU, window: Window) -> NDArray[Any]:
@@ -121,15 +123,22 @@ def _decode(tiles: _Tiles, window: Window) -> NDArray[Any]:
     entry = np.dtype(">i8" if tiles.wide else ">i4")
     tiles.stream.seek(tiles.start)
     table = tiles.stream.read(tiles.height * 2 * entry.itemsize)
-    places = np.frombuffer(table, entry).reshape(tiles.height, 2).astype(np.int64)
-    wanted = places[rows.start : rows.stop]
+    table_of_rows = np.frombuffer(table, entry).reshape(tiles.height, 2).astype(np.int64)
+    wanted = table_of_rows[rows.start : rows.stop]
     first, last = _extent(wanted, tiles)
     heap = tiles.start + tiles.height * 2 * entry.itemsize
     tiles.stream.seek(heap + first)
     packed = memoryview(tiles.stream.read(last - first))
     out = np.empty((len(rows), tiles.width), np.uint32)
-    for row, (size, offset) in zip(out, (wanted - [0, first]).tolist(), strict=True):
-        _row(packed[offset : offset + size], row, shuffled=tiles.shuffled)
+    places = (wanted - [0, first]).tolist()
+    for top in range(0, len(rows), _TOGETHER):
+        part = out[top : top + _TOGETHER]
+        pieces = (packed[start : start + n] for n, start in places[top : top + _TOGETHER])
+        data = b"".join([_row(row, tiles.width * 4) for row in pieces])
+        if tiles.shuffled:
+            join_bytes(np.frombuffer(data, np.uint8).reshape(len(part), 4, -1), part)
+        else:
+            part[:] = np.frombuffer(data, ">u4").reshape(part.shape)
     return out.view(tiles.dtype)[:, columns.start : columns.stop]
 
 
@@ -142,14 +151,11 @@ def _extent(places: NDArray[np.int64], tiles: _Tiles) -> tuple[int, int]:
     return (int(offset.min()), int((size + offset).max())) if places.size else (0, 0)
 
 
-def _row(packed: memoryview, out: NDArray[np.uint32], *, shuffled: bool) -> None:
-    data = _inflate(packed, out.nbytes)
-    if len(data) != out.nbytes:
-        raise ValueError(f"a compressed row holds {len(data)} bytes, not {out.nbytes}")
-    if shuffled:
-        join_bytes(np.frombuffer(data, np.uint8).reshape(4, -1), out)
-    else:
-        out[:] = np.frombuffer(data, ">u4")
+def _row(packed: memoryview, size: int) -> bytearray:
+    data = _inflate(packed, size)
+    if len(data) != size:
+        raise ValueError(f"a compressed row holds {len(data)} bytes, not {size}")
+    return data
 
 
 def _with_zlib(packed: memoryview, size: int) -> bytearray:
