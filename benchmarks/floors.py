@@ -61,9 +61,8 @@ def zarr_read_floor(
 
 def _write(folder: str, number: int, arrays: Sequence[NDArray[np.generic]], chunk: int) -> None:
     import zarr
-    from zarr.codecs import BloscCodec, Crc32cCodec
 
-    from bgmatch_dask.store.layout import chunk_length
+    from bgmatch_dask.store.layout import chunk_length, codecs
 
     for name, values in zip(_PLANES, arrays, strict=False):
         lengths = tuple(chunk_length(n, chunk) for n in values.shape)
@@ -73,7 +72,7 @@ def _write(folder: str, number: int, arrays: Sequence[NDArray[np.generic]], chun
             dtype=values.dtype,
             chunks=lengths,
             shards=values.shape,
-            compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
+            compressors=codecs(),
             overwrite=True,
         )
         array[:] = values

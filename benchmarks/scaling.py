@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from benchmarks.job import JobMeasure, cluster, job_config, run_job, simulated, warm_up
 from benchmarks.results import Check, Figure, PartResult, Plot, Table, spread
 from benchmarks.sizes import Size
+from benchmarks.start import start_up
 from bgmatch_dask.pipeline.engine import DaskEngine
 from bgmatch_dask.warps.simulation import SimulationConfig
 
@@ -49,6 +50,7 @@ def run(size: Size, work: Path) -> PartResult:
             n: _job(client, simulated(work, _tract(size, 4, n)), work) for n in size.many_patches
         }
         overhead = _overhead(client, size.noop_units)
+    begin, begin_table = start_up(2, size.repeats)
     gain = statistics.median(j.after_ingest() for j in one) / statistics.median(
         j.after_ingest() for j in two
     )
@@ -64,6 +66,7 @@ def run(size: Size, work: Path) -> PartResult:
         _one("scaling.memory_growth_visits", memory, "x", "lower", relative=True),
         _one("scaling.cost_growth_patches", cost, "x", "lower", relative=True),
         _one("scaling.overhead_per_unit", 1000 * overhead, "ms", "lower"),
+        *begin,
     )
     checks = (
         Check("Two workers over one, stages after ingest", gain, 1.8, at_most=False),
@@ -84,6 +87,7 @@ def run(size: Size, work: Path) -> PartResult:
             _growth_table("Visits", visits),
             _growth_table("Patches along a side", patches),
             plan,
+            begin_table,
         ),
         _plots(visits, patches),
         checks,

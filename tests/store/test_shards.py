@@ -4,13 +4,14 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
+from bgmatch_dask.store.layout import codecs
 from bgmatch_dask.store.shards import ShardCodec
 
 KEY = "c/1/0/0"
 WINDOWS = [(0, 48, 0, 60), (0, 16, 0, 60), (5, 40, 7, 55), (17, 18, 59, 60), (16, 32, 20, 40)]
 
 
-def _array(made, dtype, fill, chunks=(16, 20), codecs=None):
+def _array(made, dtype, fill, chunks=(16, 20), compressors=None):
     return zarr.create_array(
         MemoryStore(made),
         shape=(2, 48, 60),
@@ -18,8 +19,7 @@ def _array(made, dtype, fill, chunks=(16, 20), codecs=None):
         chunks=(1, *chunks),
         dtype=dtype,
         fill_value=fill,
-        compressors=codecs
-        or [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
+        compressors=compressors or codecs(),
     )
 
 
@@ -84,9 +84,18 @@ def test_every_flipped_bit_and_every_cut_is_found(bit):
             codec.decode(data[:size], window)
 
 
+def test_shards_of_another_shuffle_are_read():
+    bits = [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()]
+    made, values = {}, _values("f4", np.nan)
+    array = _array(made, "f4", np.nan, compressors=bits)
+    array[1] = values
+    found = ShardCodec.of(array).decode(made[KEY].to_bytes(), (slice(0, 48), slice(0, 60)))
+    np.testing.assert_array_equal(found, values)
+
+
 def test_arrays_of_another_make_are_left_to_zarr():
-    assert ShardCodec.of(_array({}, "f4", 0, codecs=[ZstdCodec(), Crc32cCodec()])) is None
-    assert ShardCodec.of(_array({}, "f4", 0, codecs=[BloscCodec()])) is None
+    assert ShardCodec.of(_array({}, "f4", 0, compressors=[ZstdCodec(), Crc32cCodec()])) is None
+    assert ShardCodec.of(_array({}, "f4", 0, compressors=[BloscCodec()])) is None
     assert ShardCodec.of(zarr.create_array(MemoryStore(), shape=(4, 4), dtype="f4")) is None
     shards = {"shape": (2, 8, 8), "shards": (2, 8, 8), "chunks": (1, 4, 4), "dtype": "f4"}
     assert ShardCodec.of(zarr.create_array(MemoryStore(), **shards)) is None
