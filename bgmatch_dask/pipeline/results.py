@@ -22,6 +22,7 @@ from bgmatch_dask.pipeline.warp_offsets import load_warp_offset
 from bgmatch_dask.store import Location, TractStore, open_store
 from bgmatch_dask.store.commit import load_commit
 from bgmatch_dask.store.layout import create_superpixel_array
+from bgmatch_dask.store.location import faults
 
 __all__ = (
     "Method",
@@ -71,35 +72,38 @@ class SurfaceOffset:
 
 def save_visit_sums(store: TractStore, sums: Mapping[Visit, SuperpixelSums]) -> None:
     """Store mean, count and variance of every visit on the tract-wide superpixel grid."""
-    group = store.group(f"superpixels/{store.spec.kind}")
-    for name in ("mean", "count", "variance"):
-        array = create_superpixel_array(group, name, "float64", np.nan, store.spec)
-        for visit, part in sums.items():
-            array[store.spec.visit_index(str(visit))] = getattr(part, name)
+    path = f"superpixels/{store.spec.kind}"
+    with faults(store.location.url, path, "store-write"):
+        group = store.group(path)
+        for name in ("mean", "count", "variance"):
+            array = create_superpixel_array(group, name, "float64", np.nan, store.spec)
+            for visit, part in sums.items():
+                array[store.spec.visit_index(str(visit))] = getattr(part, name)
 
 
 def save_solution(store: TractStore, run: str, solution: Solution) -> None:
     """Store the offsets: nodes for rendering, and maps on the superpixel grid for looking at."""
-    group = store.group(f"match/{run}")
-    maps = {
-        "offset": create_superpixel_array(group, "offset", "float64", np.nan, store.spec),
-        "offset_variance": create_superpixel_array(
-            group, "offset_variance", "float64", np.nan, store.spec
-        ),
-        "flags": create_superpixel_array(group, "flags", "uint8", 0, store.spec),
-    }
-    for visit, offset in solution.offsets.items():
-        index = store.spec.visit_index(str(visit))
-        maps["offset"][index] = at_superpixels(offset)
-        maps["offset_variance"][index] = offset.variance
-        maps["flags"][index] = offset.flags
-        arrays: dict[str, NDArray[Any]] = {
-            "pitch": np.array(offset.pitch, np.int64),
-            "nodes": offset.nodes,
-            "variance": offset.variance,
-            "flags": offset.flags,
+    with faults(store.location.url, f"match/{run}", "store-write"):
+        group = store.group(f"match/{run}")
+        maps = {
+            "offset": create_superpixel_array(group, "offset", "float64", np.nan, store.spec),
+            "offset_variance": create_superpixel_array(
+                group, "offset_variance", "float64", np.nan, store.spec
+            ),
+            "flags": create_superpixel_array(group, "flags", "uint8", 0, store.spec),
         }
-        write_arrays(store, offset_path(run, index), arrays)
+        for visit, offset in solution.offsets.items():
+            index = store.spec.visit_index(str(visit))
+            maps["offset"][index] = at_superpixels(offset)
+            maps["offset_variance"][index] = offset.variance
+            maps["flags"][index] = offset.flags
+            arrays: dict[str, NDArray[Any]] = {
+                "pitch": np.array(offset.pitch, np.int64),
+                "nodes": offset.nodes,
+                "variance": offset.variance,
+                "flags": offset.flags,
+            }
+            write_arrays(store, offset_path(run, index), arrays)
 
 
 def load_offset(store: TractStore, run: str, visit: str) -> Offset:
