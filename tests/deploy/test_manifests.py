@@ -271,4 +271,36 @@ def test_the_labextension_makes_a_cluster_that_exists():
     cluster = getattr(importlib.import_module(factory["module"]), factory["class"])
     with cluster(*factory["args"], **factory["kwargs"], n_workers=0, silence_logs=50) as made:
         assert made.scheduler_address.startswith("tcp://127.0.0.1:")
-    assert json.loads((DEPLOY / "jupyter/overrides.json").read_text())
+
+
+def test_the_layout_names_panels_that_the_scheduler_has():
+    from distributed.dashboard.scheduler import applications
+
+    (settings,) = json.loads((DEPLOY / "jupyter/overrides.json").read_text()).values()
+    layout = settings["defaultLayout"]
+    assert {f"/{name}" for name in layout} <= set(applications)
+    assert {place["ref"] for place in layout.values() if "ref" in place} <= set(layout)
+
+
+def test_the_layout_holds_against_the_schema_of_the_extension():
+    package = pytest.importorskip("dask_labextension")
+    folder = Path(package.__file__).parents[4] / "share/jupyter/labextensions/dask-labextension"
+    schema = folder / "schemas/dask-labextension/plugin.json"
+    if not schema.exists():
+        pytest.skip("the extension is installed without its schema")
+    ((plugin, settings),) = json.loads((DEPLOY / "jupyter/overrides.json").read_text()).items()
+    assert plugin == f"{schema.parent.name}:{schema.stem}"
+    known = json.loads(schema.read_text())
+    jsonschema.validate(settings, known)
+    assert set(settings) <= set(known["properties"])
+
+
+def test_the_image_puts_the_settings_of_jupyter_where_they_are_read():
+    text = (DEPLOY / "docker/Dockerfile").read_text()
+    for source, place in re.findall(r"^COPY (deploy/jupyter/\S+) (\S+)$", text, re.MULTILINE):
+        assert (ROOT / source).is_file()
+        assert place in {
+            "/etc/dask/labextension.yaml",
+            "/opt/bgmatch/share/jupyter/lab/settings/overrides.json",
+        }
+    assert text.count("COPY deploy/jupyter/") == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import bgmatch_dask
 from bgmatch_dask.cli.main import app
 from bgmatch_dask.config import RunConfig, describe_config, load_job
 
@@ -135,6 +136,12 @@ def test_the_commands_of_the_pages_on_clusters_and_jobs_run(simulated, tmp_path,
         if "--scheduler" not in line:
             bgmatch(line)
     assert (tmp_path / "sim.zarr/runs/main/commit.json").exists()
+    watching = (ROOT / "docs/watching.md").read_text(encoding="utf-8")
+    assert (tmp_path / "sim.zarr" / "runs/main/board/board.json").exists()
+    (block,) = re.findall(r"```python\n(.*?)```", watching, re.DOTALL)
+    names = {"bgmatch_dask": bgmatch_dask}
+    exec(compile(block.replace("tract.zarr", "sim.zarr"), "watching.md", "exec"), names)
+    assert names["board"].board.outcome == "finished"
     assert [config.store.url for config in load_job("tracts.yaml")] == ["g.zarr", "r.zarr"]
 
 
