@@ -9,7 +9,7 @@ import typer
 
 from bgmatch_dask.cli import submitted
 from bgmatch_dask.cli.exits import DAMAGED, finish, print_json, reported
-from bgmatch_dask.cli.jobs import execute, print_summary
+from bgmatch_dask.cli.jobs import execute, print_rejected, print_summary
 from bgmatch_dask.cli.options import (
     ConfigFile,
     Inputs,
@@ -27,7 +27,6 @@ from bgmatch_dask.cli.options import (
 
 if TYPE_CHECKING:
     from bgmatch_dask.config import RunConfig
-    from bgmatch_dask.pipeline.run import Until
 
 __all__ = ("ingest", "resume", "verify")
 
@@ -191,7 +190,7 @@ def ingest(
         )
         if add:
             settings = _joining(settings, run, overrides, scheduler, workers)
-        summary = _work(settings, "offsets" if add else "ingest", quiet=quiet)
+        summary = execute(settings, quiet=quiet, until="offsets" if add else "ingest")
         if json:
             print_json(summary)
         else:
@@ -215,26 +214,9 @@ def _joining(
     return stored.model_copy(update={"inputs": inputs})
 
 
-def _work(settings: RunConfig, until: Until, *, quiet: bool) -> dict[str, Any]:
-    from contextlib import nullcontext
-
-    from bgmatch_dask.pipeline.engine import DaskEngine
-    from bgmatch_dask.pipeline.plan import make_plan
-    from bgmatch_dask.pipeline.run import run_tract
-    from bgmatch_dask.service.cluster import connect
-    from bgmatch_dask.service.progress import progress_listener
-
-    made = make_plan(settings)
-    bar = nullcontext() if quiet else progress_listener()
-    with bar as listener, connect(settings.cluster) as client:
-        listeners = () if listener is None else (listener,)
-        return run_tract(made, DaskEngine(client), listeners, until=until)
-
-
 def _print_ingest(summary: dict[str, Any], *, add: bool) -> None:
     print(f"visits    {summary['visits']}")
     print(f"units     {summary['units']} with usable pixels")
-    for item in summary["rejected"]:
-        print(f"rejected  [{item['code']}] {item['source']}: {item['detail']}")
+    print_rejected(summary["rejected"])
     if add:
         print("offsets   solved again; bgmatch resume STORE makes the coadds")

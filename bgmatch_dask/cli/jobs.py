@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bgmatch_dask.cli.exits import finish, print_json, reported
@@ -25,8 +26,9 @@ from bgmatch_dask.cli.options import (
 
 if TYPE_CHECKING:
     from bgmatch_dask.config import RunConfig
+    from bgmatch_dask.pipeline.run import Until
 
-__all__ = ("execute", "plan", "print_summary", "run")
+__all__ = ("execute", "plan", "print_rejected", "print_summary", "run")
 
 
 def plan(
@@ -76,7 +78,12 @@ def _print_plan(facts: dict[str, Any]) -> None:
     print(f"memory    about {facts['worker_bytes'] / 1e9:.2f} GB per worker")
     if facts["passed_over"]:
         print(f"passed    {facts['passed_over']} file(s) that the profile does not read")
-    for item in facts["rejected"]:
+    print_rejected(facts["rejected"])
+
+
+def print_rejected(items: Sequence[Mapping[str, str]]) -> None:
+    """Print the inputs that were left out."""
+    for item in items:
         print(f"rejected  [{item['code']}] {item['source']}: {item['detail']}")
 
 
@@ -121,8 +128,8 @@ def run(
     finish(len(summary["rejected"]))
 
 
-def execute(settings: RunConfig, *, quiet: bool) -> dict[str, Any]:
-    """Run a job on its cluster with progress, write its report and return its summary."""
+def execute(settings: RunConfig, *, quiet: bool, until: Until = "coadd") -> dict[str, Any]:
+    """Run a job on its cluster with progress, see `bgmatch_dask.service.work.carry_out`."""
     from contextlib import nullcontext
 
     from bgmatch_dask.pipeline.plan import make_plan
@@ -133,7 +140,7 @@ def execute(settings: RunConfig, *, quiet: bool) -> dict[str, Any]:
     made = make_plan(settings)
     bar = nullcontext() if quiet else progress_listener()
     with bar as listener, connect(settings.cluster) as client:
-        return carry_out(made, client, () if listener is None else (listener,))
+        return carry_out(made, client, () if listener is None else (listener,), until)
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -141,17 +148,16 @@ def print_summary(summary: dict[str, Any]) -> None:
     figures = summary["overlaps"]
     visits = summary["visits"]
     matched = sum(v["status"] in {"matched", "reference"} for v in visits)
-    print(f"reference  {summary['reference']['visit']}")
-    print(f"visits     {matched} of {len(visits)} matched")
+    print(f"reference {summary['reference']['visit']}")
+    print(f"visits    {matched} of {len(visits)} matched")
     if figures["pairs"]:
         print(
-            f"overlaps   rms of {figures['pairs']} mean differences: "
+            f"overlaps  rms of {figures['pairs']} mean differences: "
             f"{figures['rms_before']:.4g} -> {figures['rms_after']:.4g} {summary['unit']}"
         )
     for visit in visits:
         if visit["status"] not in {"matched", "reference"} or visit["gate"] == "warn":
-            print(f"look at    visit {visit['visit']}: {visit['status']}, gate {visit['gate']}")
-    for item in summary["rejected"]:
-        print(f"rejected   [{item['code']}] {item['source']}: {item['detail']}")
-    print(f"time       {sum(summary['timings'].values()):.1f} s")
-    print(f"report     {summary['report']}")
+            print(f"look at   visit {visit['visit']}: {visit['status']}, gate {visit['gate']}")
+    print_rejected(summary["rejected"])
+    print(f"time      {sum(summary['timings'].values()):.1f} s")
+    print(f"report    {summary['report']}")

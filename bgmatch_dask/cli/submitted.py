@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,10 +42,8 @@ def submit(
 
         values = {"cluster": {"scheduler": scheduler, "workers": workers}}
         record = start(load_job(job, overrides or (), values))
-        if json:
-            print_json({"id": record.id, "runs": [_place(run) for run in record.runs]})
-        else:
-            print(record.id)
+        facts = {"id": record.id, "runs": [_place(run) for run in record.runs]}
+        _print(facts, [record.id], json=json)
 
 
 def jobs(
@@ -53,15 +52,11 @@ def jobs(
     """List jobs: those submitted from this machine, of a store, or on a scheduler."""
     with reported():
         from bgmatch_dask.service.jobs.find import find_jobs
+        from bgmatch_dask.service.jobs.show import job_lines
 
         found = find_jobs(_where(store, scheduler, config))
-        if json:
-            print_json([_without_boards(status.to_json()) for status in found])
-        else:
-            from bgmatch_dask.service.jobs.show import job_lines
-
-            for line in job_lines(found):
-                print(line)
+        facts = [_without_boards(status.to_json()) for status in found]
+        _print(facts, job_lines(found), json=json)
 
 
 def status(
@@ -74,15 +69,10 @@ def status(
     """Show how a job is, truly: whether it runs, how far it is, and what to do."""
     with reported():
         from bgmatch_dask.service.jobs.find import find_job
+        from bgmatch_dask.service.jobs.show import status_lines
 
         found = find_job(job, _where(store, scheduler, config))
-        if json:
-            print_json(found.to_json())
-        else:
-            from bgmatch_dask.service.jobs.show import status_lines
-
-            for line in status_lines(found):
-                print(line)
+        _print(found.to_json(), status_lines(found), json=json)
 
 
 def watch(
@@ -136,10 +126,8 @@ def cancel(
         from bgmatch_dask.service.jobs.commands import cancel as stop
 
         found = stop(job, _where(store, scheduler, config))
-        if json:
-            print_json(_without_boards(found.to_json()))
-        else:
-            print(f"{found.record.id}  {found.state}  {found.text}")
+        line = f"{found.record.id}  {found.state}  {found.text}"
+        _print(_without_boards(found.to_json()), [line], json=json)
 
 
 def resume(
@@ -154,10 +142,16 @@ def resume(
         from bgmatch_dask.service.jobs.commands import resume as go_on
 
         record = go_on(job, _where(store, scheduler, config))
-        if json:
-            print_json({"id": record.id, "attempt": record.attempt})
-        else:
-            print(record.id)
+        _print({"id": record.id, "attempt": record.attempt}, [record.id], json=json)
+
+
+def _print(facts: Any, lines: Iterable[str], *, json: bool) -> None:  # noqa: ANN401
+    """Print facts for programs, or lines for people."""
+    if json:
+        print_json(facts)
+        return
+    for line in lines:
+        print(line)
 
 
 def _where(store: str | None, scheduler: str | None, config: str | None) -> Where:

@@ -10,7 +10,7 @@ from distributed import Client
 from bgmatch_dask.pipeline.engine import DaskEngine
 from bgmatch_dask.pipeline.events import Listener, Note
 from bgmatch_dask.pipeline.plan import TractPlan
-from bgmatch_dask.pipeline.run import run_tract
+from bgmatch_dask.pipeline.run import Until, run_tract
 from bgmatch_dask.report.html import write_report
 from bgmatch_dask.service.board.feed import BoardFeed
 from bgmatch_dask.service.board.plugin import board_link
@@ -18,8 +18,10 @@ from bgmatch_dask.service.board.plugin import board_link
 __all__ = ("carry_out",)
 
 
-def carry_out(plan: TractPlan, client: Client, listeners: Sequence[Listener]) -> dict[str, Any]:
-    """Carry out a plan on a cluster, write its report and return its summary.
+def carry_out(
+    plan: TractPlan, client: Client, listeners: Sequence[Listener], until: Until = "coadd"
+) -> dict[str, Any]:
+    """Carry out a plan on a cluster, write its report if it is finished, and return its summary.
 
     Beside the listeners, the board in the store and on the scheduler's page is kept up to date.
 
@@ -34,6 +36,7 @@ def carry_out(plan: TractPlan, client: Client, listeners: Sequence[Listener]) ->
             tell(Note(f"{len(plan.spec.visits)} visits, {len(plan.ingest)} units"))
             tell(Note(f"board: {board_link(client, feed.key)}"))
         engine = DaskEngine(client, threads=plan.config.cluster.max_workers or 0)
-        summary = run_tract(plan, engine, everyone)
-        summary["report"] = write_report(plan.location, plan.config.run)
+        summary = run_tract(plan, engine, everyone, until=until)
+        if until == "coadd":
+            summary["report"] = write_report(plan.location, plan.config.run)
     return summary
