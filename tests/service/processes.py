@@ -115,5 +115,6 @@ def _dask_process(
             stdout=out,
             stderr=out,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **(environment or {})},
+            # Drivers beside a scheduler are known by it as the test's own.
+            env={**os.environ, "BGMATCH_STATE": str(log.parent), **(environment or {})},
         )

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -34,14 +34,15 @@ def processes(tmp_path_factory):
 
 
 @pytest.fixture
-def state(tmp_path):
+def state(tmp_path, tmp_path_factory):
     """The folder of what a machine remembers of its jobs; no driver outlives the test."""
-    folder = tmp_path / "state"
-    yield folder
-    for process in psutil.process_iter(["cmdline", "cwd"]):
-        words = process.info["cmdline"] or []
-        if "bgmatch_dask.service.jobs.driver" in words and process.ppid() in {1, os.getpid()}:
-            process.kill()
+    yield tmp_path / "state"
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        place = (process.info["environ"] or {}).get("BGMATCH_STATE", "")
+        ours = place.startswith(str(tmp_path_factory.getbasetemp()))
+        if ours and "bgmatch_dask.service.jobs.driver" in (process.info["cmdline"] or []):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @pytest.fixture(scope="module")

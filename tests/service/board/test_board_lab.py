@@ -147,6 +147,9 @@ def check_layout(driver):
     aligned = "return getComputedStyle(arguments[0]).textAlign"
     for cell in driver.find_elements("css selector", ".bgm-stages th, .bgm-rejected td"):
         assert driver.execute_script(aligned, cell) == "left"
+    cut = "return arguments[0].scrollWidth > arguments[0].clientWidth"
+    for cell in driver.find_elements("css selector", ".bgm td"):
+        assert not driver.execute_script(cut, cell), cell.text
     striped = "return getComputedStyle(arguments[0]).backgroundColor"
     for row in driver.find_elements("css selector", ".bgm tr"):
         assert driver.execute_script(striped, row) == "rgba(0, 0, 0, 0)"
