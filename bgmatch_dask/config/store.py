@@ -22,6 +22,8 @@ class StoreConfig(Section):
     """Receipts are written down at least this often [s]: what a crash can lose."""
     chunk: int = Field(default=1000, ge=16)
     """Target size of a chunk [pixels]; the nearest exact divisor of the plane is used."""
+    noise_step: float | None = Field(default=None, gt=0, le=0.5)
+    """Round stored pixels to this share of the sky noise, e.g. 0.06; null: keep every bit."""
 
     @field_validator("options", mode="before")
     @classmethod

@@ -262,6 +262,7 @@ def _ingest_tasks(
             clipping=ingest_clipping(config),
             digest="",
             ratio=config.inputs.photometric_ratio,
+            noise_step=config.store.noise_step,
         )
         for visit, patch, files in layout.units
     )
@@ -285,6 +286,7 @@ def ingest_settings(config: RunConfig, profile: Profile, geometry: TractGeometry
         "inputs.profile",
         "inputs.max_megapixels",
         "inputs.photometric_ratio",
+        "store.noise_step",
         **{"the profile": repr(profile), "the tract": asdict(geometry)},
     )
 

@@ -22,6 +22,7 @@ from bgmatch_dask.background.superpixels import (
 from bgmatch_dask.coadd.layout import COADD_PLANES
 from bgmatch_dask.coadd.stack import SkyWeight, Stack
 from bgmatch_dask.geometry import Box
+from bgmatch_dask.numerics.quantisation import power_step, rounded_to_bits, rounded_to_step
 from bgmatch_dask.pipeline.photometric_ratio import write_ratio
 from bgmatch_dask.pipeline.results import Method, offset_on
 from bgmatch_dask.pipeline.thumbnails import BlockSums, write_thumbnail
@@ -68,6 +69,8 @@ class IngestTask:
     clipping: Clipping
     digest: str
     ratio: str | None = None
+    noise_step: float | None = None
+    """Share of the sky noise to which stored pixels are rounded."""
 
     @property
     def unit(self) -> str:
@@ -92,6 +95,8 @@ def ingest_unit(task: IngestTask) -> Receipt:
     figures: dict[str, Any] = {"n_valid": 0}
     if warp is not None:
         weight = SkyWeight.measure(warp.variance, warp.mask, task.clipping.bad_bits)
+        if task.noise_step is not None:
+            warp = _on_steps(warp, weight, task.noise_step)
         _write_warp(store, task, warp)
         write_ratio(store, store.spec.visit_index(task.visit), task.patch, warp)
         if warp.ratio is not None:
@@ -104,6 +109,19 @@ def ingest_unit(task: IngestTask) -> Receipt:
             "n_good": float(sums.n_good.sum()),
         }
     return Receipt("ingest", task.unit, task.digest, time.perf_counter() - start, figures, rejected)
+
+
+def _on_steps(warp: Warp, sky: SkyWeight, share: float) -> Warp:
+    """Return the warp on steps of a share of its sky noise; its variance tells of them."""
+    step = power_step(sky.variance**0.5, share)
+    if not step:
+        return warp
+    variance = warp.variance + np.float32(step**2 / 12)
+    return replace(
+        warp,
+        image=rounded_to_step(warp.image, step),
+        variance=rounded_to_bits(variance, share**2),
+    )
 
 
 def _write_warp(store: TractStore, task: IngestTask, warp: Warp) -> None:
