@@ -33,8 +33,10 @@ def diagnostics(
         from bgmatch_dask.pipeline.diagnostics import load_diagnostics
         from bgmatch_dask.report.tables import diagnostics_table, write_table
         from bgmatch_dask.store import Location
+        from bgmatch_dask.store.versions import current_version
 
-        content = load_diagnostics(Location.of(store), run)
+        location = Location.of(store)
+        content = load_diagnostics(location, current_version(location, run))
         rows = content["visits" if by == "visit" else "warps"]
         if table is not None:
             write_table(diagnostics_table(rows, content["unit"]), table)

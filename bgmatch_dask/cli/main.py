@@ -17,6 +17,7 @@ from bgmatch_dask.cli import (
     settings,
     simulated,
     submitted,
+    versions,
 )
 
 __all__ = ("app",)
@@ -74,6 +75,7 @@ app.command("report")(products.report)
 app.command("export")(products.export)
 app.command("butler-ingest")(butler_ingest.butler_ingest)
 app.command("info")(products.info)
+app.command("versions")(versions.versions)
 app.command("bench")(bench.bench)
 app.command("diagnostics")(diagnostics.diagnostics)
 app.add_typer(settings.app, name="config")

@@ -13,7 +13,7 @@ from bgmatch_dask.cli.options import Json, StoreArgument
 
 __all__ = ("export", "info", "report")
 
-RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(@[1-9][0-9]{0,8})?"
 
 
 def _plain_name(name: str) -> str:
@@ -24,7 +24,7 @@ def _plain_name(name: str) -> str:
 
 RunName = Annotated[
     str,
-    typer.Option("--run", callback=_plain_name, help="Name of the run inside the store."),
+    typer.Option("--run", callback=_plain_name, help="Run of the store; main@2 is its version 2."),
 ]
 Product = Literal["offset", "background", "matched", "coadd", "unmatched-coadd", "nimage"]
 
@@ -102,8 +102,11 @@ def info(store: StoreArgument, run: RunName = "main", json: Json = False) -> Non
 def _facts(url: str, run: str) -> dict[str, Any]:
     from bgmatch_dask.pipeline.results import load_summary
     from bgmatch_dask.store import Location, read_spec
+    from bgmatch_dask.store.commit import is_committed
+    from bgmatch_dask.store.versions import current_version
 
     location = Location.of(url)
+    version = current_version(location, run)
     spec = read_spec(location)
     patches = spec.geometry.patches
     facts: dict[str, Any] = {
@@ -115,10 +118,11 @@ def _facts(url: str, run: str) -> dict[str, Any]:
         "patches": [patches.nx, patches.ny],
         "bin_size": spec.bin_size,
         "run": run,
-        "finished": location.exists(f"runs/{run}/commit.json"),
+        "version": version,
+        "finished": is_committed(location, version),
     }
     if facts["finished"]:
-        summary = load_summary(location, run)
+        summary = load_summary(location, version)
         keys = ("reference", "overlaps", "rejected", "timings")
         facts |= {key: summary[key] for key in keys}
     return facts

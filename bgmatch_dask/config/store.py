@@ -20,6 +20,8 @@ class StoreConfig(Section):
     """Options of a remote store, e.g. `endpoint`, `region`, `allow_http`; never secrets."""
     receipts_every: float = Field(default=5.0, gt=0)
     """Receipts are written down at least this often [s]: what a crash can lose."""
+    keep_versions: int = Field(default=1, ge=0)
+    """Earlier versions of the products that a finished run keeps beside its newest ones."""
     chunk: int = Field(default=1000, ge=16)
     """Target size of a chunk [pixels]; the nearest exact divisor of the plane is used."""
     noise_step: float | None = Field(default=None, gt=0, le=0.5)

@@ -68,6 +68,13 @@ class RunContext:
     """Who is told."""
     timings: dict[str, float] = field(default_factory=dict)
     """Wall time of each stage so far [s]."""
+    earlier: Ledger | None = None
+    """Receipts of the version in force, to tell what changed since."""
+
+    @property
+    def version(self) -> str:
+        """Name of the version of the products that the run makes; see `store.versions`."""
+        return self.ledger.run
 
     @property
     def store(self) -> TractStore:
@@ -122,6 +129,13 @@ class RunContext:
         ):
             self.ledger.append(stage, [receipt])
 
+    def tell_kept(self, name: str) -> None:
+        """Tell the listeners of a stage all of whose units are done already."""
+        receipts = self.ledger.read(name)
+        if receipts:
+            with self.stage(name, len(receipts), len(receipts)):
+                self.emit(_kept(name, receipts))
+
     def create_group(self, path: str, fill: Callable[[zarr.Group], object]) -> None:
         """Make a group of products and its arrays, see `bgmatch_dask.store.layout`."""
         with self.record("layout", path):
@@ -166,8 +180,9 @@ class RunContext:
             self.ledger.keep_settings(settings)
         receipts = self._still_valid(name, known, tasks)
         missing = [task for task in tasks if task.unit not in receipts]
-        if known:
-            for reason in why_again(self.ledger, known, missing):
+        before = known or (self.earlier.read(name) if self.earlier else {})
+        if before:
+            for reason in why_again(self.ledger, before, missing):
                 self.emit(Note(f"{name}: {reason}"))
         work = Traced(UnitWork(function), name, board_key(self.plan))
         with self.stage(name, len(tasks), len(receipts)):

@@ -207,7 +207,7 @@ def _task(run: RunContext, ingested: Ingested, patch: int, reference: str) -> Pe
     others = tuple(visit for visit in visits if visit != reference)
     return PerWarpTask(
         url=run.plan.location.url,
-        run=run.plan.config.run,
+        run=run.version,
         patch=patch,
         reference=reference,
         visits=others,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -99,6 +99,7 @@ def save_solution(store: TractStore, run: str, solution: Solution) -> None:
             maps["flags"][index] = offset.flags
             arrays: dict[str, NDArray[Any]] = {
                 "pitch": np.array(offset.pitch, np.int64),
+                "bin_size": np.array(store.spec.bin_size, np.int64),
                 "nodes": offset.nodes,
                 "variance": offset.variance,
                 "flags": offset.flags,
@@ -132,9 +133,11 @@ def _load(url: str, path: str, visit: str, tag: str) -> Offset:
     del tag
     store = open_store(url)
     with np.load(io.BytesIO(store.location.read_bytes(path)), allow_pickle=False) as arrays:
+        # The store may have other superpixels by now than this version of the offsets.
+        bin_size = int(arrays["bin_size"]) if "bin_size" in arrays else store.spec.bin_size
         return Offset(
             visit=visit,
-            grid=store.spec.grid,
+            grid=replace(store.spec, bin_size=bin_size).grid,
             pitch=int(arrays["pitch"]),
             nodes=arrays["nodes"],
             variance=arrays["variance"],
@@ -193,7 +196,7 @@ def offset_path(run: str, index: int) -> str:
 
 
 def save_summary(location: Location, run: str, summary: Mapping[str, Any]) -> None:
-    """Store the summary of a finished run; numbers that are not finite become null."""
+    """Store the summary of a finished version; numbers that are not finite become null."""
     location.write_json(f"runs/{run}/summary.json", plain_json(summary))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from bgmatch_dask.config import RunConfig
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.remote import split_options
 from bgmatch_dask.store import Location
+from bgmatch_dask.store.versions import run_of
 
-__all__ = ("stored_config", "with_whole_paths")
+__all__ = ("stored_config", "version_config", "with_whole_paths")
 
 
 def with_whole_paths(config: RunConfig) -> dict[str, Any]:
@@ -46,12 +48,31 @@ def stored_config(location: Location, run: str) -> RunConfig:
             where=location.url,
             fix="Give its name with --run, or start it with `bgmatch run`.",
         )
+    return _here(location, name, location.read_json)
+
+
+def version_config(location: Location, version: str) -> RunConfig:
+    """Return the configuration that a version of a run's products was made with.
+
+    Raises
+    ------
+    StoreError
+        As `stored_config`, which is asked where the version does not tell.
+    """
+    name = f"runs/{version}/version.json"
+    if not location.exists(name):
+        return stored_config(location, run_of(version))
+    return _here(location, name, lambda path: location.read_json(path)["config"])
+
+
+def _here(location: Location, name: str, read: Callable[[str], Any]) -> RunConfig:
+    """Return a configuration that an object holds, for the place that the store is at now."""
     try:
-        config = RunConfig.model_validate(location.read_json(name))
-    except (ValueError, ValidationError) as error:
+        config = RunConfig.model_validate(read(name))
+    except (ValueError, TypeError, KeyError, ValidationError) as error:
         raise StoreError(
             "config-corrupt",
-            f"The configuration of run {run!r} cannot be read: {error}".partition("\n")[0],
+            f"The configuration in {name} cannot be read: {error}".partition("\n")[0],
             where=location.child(name),
             fix="Give the configuration file: `bgmatch run --config FILE`.",
         ) from error

@@ -39,12 +39,14 @@ from bgmatch_dask.pipeline.plan import TractPlan
 from bgmatch_dask.pipeline.results import save_summary
 from bgmatch_dask.pipeline.resume import with_whole_paths
 from bgmatch_dask.pipeline.stages import Ingested, Matching
+from bgmatch_dask.pipeline.versions import bring_into_force, kept_summary, open_version
 from bgmatch_dask.store import Ledger
 from bgmatch_dask.store.commit import commit_run, is_committed, uncommit_run
-from bgmatch_dask.store.ledger import run_names
+from bgmatch_dask.store.ledger import WORKING_STAGES, run_names
 from bgmatch_dask.store.lock import hold_store
 from bgmatch_dask.store.receipt import digest_of
 from bgmatch_dask.store.traffic import Written
+from bgmatch_dask.store.versions import needs_layout, run_of
 
 __all__ = ("Until", "run_tract")
 
@@ -78,7 +80,7 @@ def run_tract(
     Returns
     -------
     dict
-        The summary, also stored as ``runs/<run>/summary.json`` when the run is finished; of one
+        The summary, also stored as ``runs/<version>/summary.json`` when the run is finished; of one
         that stopped early, the units, rejected inputs and times. JSON types.
 
     Raises
@@ -92,7 +94,6 @@ def run_tract(
         check_memory(chosen, plan.worker_bytes)
         with hold_store(plan.location, f"run {plan.config.run}") as lock:
             run.ledger.guard = lock.check
-            uncommit_run(plan.location, plan.config.run)
             return _carry_out(run.with_store(rebin=not _other_products(plan)), until)
 
 
@@ -107,6 +108,12 @@ def _carry_out(run: RunContext, until: Until) -> dict[str, Any]:
     if until == "ingest":
         return _partial(run, ingested)
     choice, sums = stages.reference(run, ingested)
+    run = open_version(run, ingested, choice)
+    kept = kept_summary(run, ingested)
+    if kept is not None:
+        bring_into_force(run)
+        return kept if until == "coadd" else _partial(run, ingested)
+    uncommit_run(plan.location, run.version)
     if plan.config.match.method == "per_warp":
         matching, found = _match_per_warp(run, ingested, choice, sums)
     else:
@@ -117,8 +124,9 @@ def _carry_out(run: RunContext, until: Until) -> dict[str, Any]:
     stages.coadd(run, ingested, matching)
     summary = _summarise(run, ingested, choice) | found | {"timings": dict(run.timings)}
     with run.record("summary"):
-        save_summary(plan.location, plan.config.run, summary)
+        save_summary(plan.location, run.version, summary)
     _commit(run, len(ingested.rejected))
+    bring_into_force(run)
     return summary
 
 
@@ -135,8 +143,8 @@ def _partial(run: RunContext, ingested: Ingested) -> dict[str, Any]:
 
 def _other_products(plan: TractPlan) -> bool:
     """Whether other runs of the store are finished, whose products need its layout."""
-    names = run_names(plan.location)
-    return any(n != plan.config.run and is_committed(plan.location, n) for n in names)
+    names = [name for name in run_names(plan.location) if run_of(name) != plan.config.run]
+    return any(is_committed(plan.location, name) for name in names)
 
 
 def _match_jointly(
@@ -216,21 +224,28 @@ def _save_diagnostics(
         row["gate"] = visit["gate"]
     with run.record("diagnostics"):
         plan = run.plan
-        save_diagnostics(plan.location, plan.config.run, plan.spec.unit, tract, warps)
+        save_diagnostics(plan.location, run.version, plan.spec.unit, tract, warps)
 
 
 def _commit(run: RunContext, n_rejected: int) -> None:
     """Mark the run as finished; written last, so that a reader can trust what lies before."""
-    stages_done = {stage: run.ledger.read(stage) for stage in run.ledger.stages()}
+    stages_done = {
+        stage: receipts
+        for stage in dict.fromkeys((*run.ledger.stages(), *WORKING_STAGES))
+        if (receipts := run.ledger.read(stage))
+    }
     written = [item for units in stages_done.values() for r in units.values() for item in r.written]
     run.ledger.guard()
     commit_run(
         run.plan.location,
-        run.plan.config.run,
+        run.version,
         {
             "version": __version__,
             "config": config_digest(run.plan.config),
-            "units": {stage: len(units) for stage, units in stages_done.items()},
+            "units": {
+                stage: sum(stage != "layout" or needs_layout(u, run.version) for u in units)
+                for stage, units in stages_done.items()
+            },
             "rejected": n_rejected,
             "objects": len(written),
             "products": _products(written),
@@ -252,6 +267,7 @@ def _summarise(run: RunContext, ingested: Ingested, choice: ReferenceChoice) -> 
     return {
         "schema": 1,
         "run": plan.config.run,
+        "product": run.version,
         "tract": plan.spec.geometry.tract,
         "band": plan.spec.geometry.band,
         "unit": plan.spec.unit,

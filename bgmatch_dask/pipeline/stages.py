@@ -240,7 +240,7 @@ def solve(
 ) -> Solution:
     """Solve the offsets of all visits from all differences and store them."""
     config = run.plan.config
-    run.create_group(f"match/{config.run}", lambda _: None)
+    run.create_group(f"match/{run.version}", lambda _: None)
     # One thread: the sum of a product depends on how many share it, and for blocks of this size
     # threads cost ten times what they save.
     with run.stage("solve"), run.record("solve"), threadpool_limits(1):
@@ -255,7 +255,7 @@ def solve(
             ),
             cost_order=choice.cost_order,
         )
-        save_solution(run.store, config.run, solution)
+        save_solution(run.store, run.version, solution)
     return solution
 
 
@@ -278,13 +278,13 @@ def match(run: RunContext, ingested: Ingested, matching: Matching) -> None:
     if not config.match.write_warps:
         return
     run.create_group(
-        f"match/{config.run}/warps",
+        f"match/{run.version}/warps",
         lambda group: [create_plane_array(group, name, run.plan.spec) for name in PLANES],
     )
     tasks = [
         MatchTask(
             url=run.plan.location.url,
-            run=config.run,
+            run=run.version,
             visit=visit,
             patch=patch,
             reference=matching.reference,
@@ -302,7 +302,7 @@ def coadd(run: RunContext, ingested: Ingested, matching: Matching) -> None:
     config, patches = run.plan.config, run.plan.spec.geometry.patches
     for name in ("matched", "unmatched") if config.coadd.unmatched else ("matched",):
         run.create_group(
-            f"coadd/{config.run}_{name}",
+            f"coadd/{run.version}_{name}",
             lambda group: [
                 create_patch_array(group, plane, kind, run.plan.spec)
                 for plane, kind in COADD_PLANES.items()
@@ -312,7 +312,7 @@ def coadd(run: RunContext, ingested: Ingested, matching: Matching) -> None:
     tasks = [
         CoaddTask(
             url=run.plan.location.url,
-            run=config.run,
+            run=run.version,
             patch=patch,
             weights=_weights(ingested, patch),
             reference=matching.reference,

@@ -13,13 +13,22 @@ from typing import Any
 from bgmatch_dask.config import RunConfig
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.pipeline.context import recover_layout
-from bgmatch_dask.pipeline.resume import stored_config
+from bgmatch_dask.pipeline.resume import version_config
 from bgmatch_dask.store import Ledger, Location
-from bgmatch_dask.store.commit import is_committed, load_commit
-from bgmatch_dask.store.ledger import SHARED_STAGES, ledgers
+from bgmatch_dask.store.commit import is_committed, load_commit, uncommit_run
+from bgmatch_dask.store.ledger import SHARED_STAGES, WORKING_STAGES, ledgers
 from bgmatch_dask.store.lock import hold_store
 from bgmatch_dask.store.receipt import Receipt
 from bgmatch_dask.store.traffic import Written, checksum
+from bgmatch_dask.store.versions import (
+    current_version,
+    list_versions,
+    point_to,
+    pointer_fault,
+    pointer_name,
+    remove_version,
+    run_of,
+)
 
 __all__ = ("Damage", "Verification", "repair_store", "verify_store")
 
@@ -36,11 +45,11 @@ class Damage:
 
     code: str
     """``object-missing``, ``object-truncated``, ``object-changed``, ``receipts-corrupt``,
-    ``receipts-missing``, ``commit-corrupt`` or ``leftover``."""
+    ``receipts-missing``, ``commit-corrupt``, ``pointer-missing`` or ``leftover``."""
     name: str
     """The object."""
     run: str = ""
-    """Run that it belongs to; empty for what all runs share."""
+    """Run or version that it belongs to; empty for what all runs share."""
     stage: str = ""
     """Stage that wrote it."""
     unit: str = ""
@@ -109,6 +118,7 @@ def verify_store(location: Location) -> Verification:
             damages += [Damage("receipts-corrupt", name, run, stage) for name in errors]
             _own(owned, run, stage, receipts.values())
         damages += _check_commit(ledger)
+        damages += _check_pointer(ledger)
     if not owned and not damages:
         raise StoreError(
             "store-missing",
@@ -160,9 +170,22 @@ def _check_commit(ledger: Ledger) -> Iterator[Damage]:
         yield Damage("commit-corrupt", name, run)
         return
     for stage, count in dict(mark.get("units", {})).items():
+        if stage in WORKING_STAGES and not _is_current(location, run):
+            continue  # The work of the version in force has taken its place.
         receipts, errors = ledger.read_sound(stage)
         if len(receipts) < count and not errors:
             yield Damage("receipts-missing", name, run, stage)
+
+
+def _is_current(location: Location, version: str) -> bool:
+    return any(v.current and v.name == version for v in list_versions(location, run_of(version)))
+
+
+def _check_pointer(ledger: Ledger) -> Iterator[Damage]:
+    run = ledger.run
+    code = pointer_fault(ledger.location, run) if run == run_of(run) else ""
+    if code:
+        yield Damage(code, pointer_name(run), run)
 
 
 def _leftovers(location: Location) -> Iterator[str]:
@@ -194,9 +217,13 @@ def repair_store(
     StoreError
         ``config-corrupt`` or ``run-unknown`` when the store no longer tells how it was made.
     """
-    configs = _configs_of(location, found)
     with hold_store(location, "verify --repair"):
+        _point_again(location, found)
+        versions = _to_do_again(location, found)
+        configs = [version_config(location, version) for version in versions]
         lost = _forget(location, found)
+        for version in versions:
+            uncommit_run(location, version)
     for config in configs:
         paths = (*config.inputs.paths, *lost) if config.inputs.join else config.inputs.paths
         inputs = config.inputs.model_copy(update={"paths": tuple(dict.fromkeys(paths))})
@@ -204,12 +231,35 @@ def repair_store(
     return verify_store(location)
 
 
-def _configs_of(location: Location, found: Verification) -> list[RunConfig]:
-    """Return the configurations of the runs that have to be carried out again."""
-    runs = {damage.run for damage in found.damages if damage.code != "leftover"}
-    every = [ledger.run for ledger in ledgers(location)]
-    wanted = every if "" in runs else [run for run in every if run in runs]
-    return [stored_config(location, run) for run in wanted]
+def _point_again(location: Location, found: Verification) -> None:
+    """Let runs whose pointer is lost point to their newest finished version."""
+    for damage in found.damages:
+        if _is_pointer(damage):
+            finished = [v.name for v in list_versions(location, damage.run) if v.committed]
+            point_to(location, finished[-1] if finished else damage.run)
+
+
+def _to_do_again(location: Location, found: Verification) -> list[str]:
+    """Return the versions in force of which something is damaged; remove earlier such versions.
+
+    An earlier version is kept for looking back: to make it again would take the place of the
+    newer one.
+    """
+    damages = [d for d in found.damages if d.code != "leftover" and not _is_pointer(d)]
+    every = dict.fromkeys(run_of(ledger.run) for ledger in ledgers(location))
+    wanted: list[str] = []
+    for run in every:
+        current = current_version(location, run)
+        mine = {
+            current if d.stage in WORKING_STAGES else d.run
+            for d in damages
+            if d.run and run_of(d.run) == run
+        }
+        if current in mine or any(not damage.run for damage in damages):
+            wanted.append(current)
+        for version in mine - {current}:
+            remove_version(location, version)
+    return wanted
 
 
 def _forget(location: Location, found: Verification) -> list[str]:
@@ -236,5 +286,9 @@ def _forget(location: Location, found: Verification) -> list[str]:
 def _delete(location: Location, damage: Damage) -> None:
     if damage.code == "leftover" and location.local_path is not None:
         (location.local_path / damage.name).unlink(missing_ok=True)
-    elif damage.code not in {"receipts-corrupt", "object-missing"}:
+    elif damage.code not in {"receipts-corrupt", "object-missing"} and not _is_pointer(damage):
         location.delete(damage.name)
+
+
+def _is_pointer(damage: Damage) -> bool:
+    return bool(damage.run) and damage.name == pointer_name(damage.run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import dask.array as da
@@ -29,6 +29,7 @@ from bgmatch_dask.pipeline.results import (
 from bgmatch_dask.store import Location, TractSpec, TractStore, open_store
 from bgmatch_dask.store.commit import is_committed
 from bgmatch_dask.store.layout import PLANES
+from bgmatch_dask.store.versions import current_version
 from bgmatch_dask.store.visits import read_visits
 from bgmatch_dask.warps.visit_facts import FACTS
 
@@ -44,7 +45,7 @@ class MatchedWarps:
     url: str
     """Absolute URL of the store."""
     run: str
-    """Name of the run."""
+    """Name of the version of the run's products; see `bgmatch_dask.store.versions`."""
     reference: str
     """Visit whose offset is zero by definition."""
     tag: str
@@ -54,19 +55,20 @@ class MatchedWarps:
 
     @classmethod
     def of(cls, location: Location, run: str) -> MatchedWarps:
-        """Return the matched warps of a finished run.
+        """Return the matched warps of a finished run, or of a version of it.
 
         Raises
         ------
         StoreError
             ``run-missing`` when the run is not finished.
         """
-        summary = load_summary(location, run)
-        tag = location.tag(f"runs/{run}/summary.json") or ""
+        version = current_version(location, run)
+        summary = load_summary(location, version)
+        tag = location.tag(f"runs/{version}/summary.json") or ""
         found = summary["config"].get("match", {}).get("method")
         # One reference is the joint solution with one hub: its offsets are stored alike.
         method: Method = "per_warp" if found == "per_warp" else "joint"
-        return cls(location.url, run, str(summary["reference"]["visit"]), tag, method)
+        return cls(location.url, version, str(summary["reference"]["visit"]), tag, method)
 
     def read(
         self, plane: Literal["image", "variance"], visit: int, patch: int, box: Box
@@ -188,7 +190,8 @@ def open_tract(url: str, run: str = "main") -> xr.Dataset:
     url
         Path or URL of the store.
     run
-        Name of the run whose offsets, matched warps and coadds are shown.
+        Name of the run whose offsets, matched warps and coadds are shown: the version in force,
+        or one that is named (``main@2``; ``main@1`` is the first).
 
     Returns
     -------
@@ -213,13 +216,16 @@ def open_tract(url: str, run: str = "main") -> xr.Dataset:
     """
     store = TractStore(Location.of(url))
     spec = store.spec
-    finished = is_committed(store.location, run)
+    version = current_version(store.location, run)
+    finished = is_committed(store.location, version)
     variables = _direct(store)
     if finished:
         warps = MatchedWarps.of(store.location, run)
-        variables |= _matched(store, warps) | _coadds(store, run)
+        variables |= _matched(store, warps) | _coadds(store, version)
         # Maps of an earlier run of this name are not of this one.
-        variables |= _offsets(store, run) if warps.method == "joint" else {}
+        variables |= _offsets(store, version) if warps.method == "joint" else {}
+        background = load_summary(store.location, version)["config"].get("background", {})
+        spec = replace(spec, bin_size=int(background.get("bin_size", spec.bin_size)))
     attrs = {
         "tract": spec.geometry.tract,
         "band": spec.geometry.band,
@@ -228,6 +234,7 @@ def open_tract(url: str, run: str = "main") -> xr.Dataset:
         "geometry": json.dumps(asdict(spec.geometry.patches)),
         "bin_size": spec.bin_size,
         "run": run,
+        "version": version,
         "run_finished": int(finished),
     }
     return xr.Dataset(variables, _coordinates(spec) | _visit_facts(store), attrs)
@@ -304,7 +311,10 @@ def _stored(store: TractStore, path: str, attrs: dict[str, str]) -> Variable:
     names = tuple(str(name) for name in getattr(array.metadata, "dimension_names", None) or ())
     leading = len(names) - 2
     url = store.location.url
-    return names, _blocks(_read_block, array.shape, leading, array.dtype, url=url, path=path), attrs
+    # Visits that joined the store since have no place in arrays of before.
+    length = len(store.spec.visits) if names[0] == "visit" else array.shape[0]
+    shape = (length, *array.shape[1:])
+    return names, _blocks(_read_block, shape, leading, array.dtype, url=url, path=path), attrs
 
 
 def _blocks(
@@ -323,8 +333,11 @@ def _blocks(
 
 def _read_block(*, url: str, path: str, block_id: tuple[int, ...]) -> NDArray[Any]:
     array = open_store(url).array(path)
-    # The last two axes are in one block, so that their block numbers are zero.
-    plane = np.asarray(array[block_id[:-2]])
+    if block_id[0] >= array.shape[0]:
+        plane = np.full(array.shape[-2:], array.fill_value, array.dtype)
+    else:
+        # The last two axes are in one block, so that their block numbers are zero.
+        plane = np.asarray(array[block_id[:-2]])
     return plane.reshape((1,) * (len(block_id) - 2) + plane.shape)
 
 

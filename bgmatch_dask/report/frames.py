@@ -89,7 +89,7 @@ def export_onto(
         raise ConfigError(
             "export-conflict", "Two frames have the same file name", fix="Export one after another."
         )
-    offset = load_offset(store, run, visit)
+    offset = load_offset(store, matched.run, visit)
     Path(out_dir).mkdir(parents=True, exist_ok=True)
     cards: list[Card] = [
         ("BGPROD", "offset"),

@@ -17,6 +17,7 @@ from bgmatch_dask.pipeline.results import load_summary
 from bgmatch_dask.report.explain import summarise_patches, worst_match
 from bgmatch_dask.report.pictures import Picture, draw_pictures
 from bgmatch_dask.store import Location, open_store
+from bgmatch_dask.store.versions import current_version
 
 __all__ = ("render_report", "write_report")
 
@@ -84,13 +85,14 @@ def write_report(location: Location, run: str) -> str:
     Returns
     -------
     str
-        Path or URL of ``runs/<run>/report.html``.
+        Path or URL of ``runs/<version>/report.html``.
 
     Raises
     ------
     StoreError
         ``run-missing`` when the run is not finished; ``store-write`` when the store refuses.
     """
+    run = current_version(location, run)
     summary = load_summary(location, run)
     store = open_store(location.url)
     diagnostics = load_diagnostics(location, run)

@@ -214,10 +214,13 @@ def read_offset_maps(store: TractStore, run: str) -> list[OffsetMap]:
         return []
     counts = store.array(f"superpixels/{store.spec.kind}/count")
     maps = []
-    for index, visit in enumerate(store.spec.visits):
+    for index, visit in enumerate(store.spec.visits[: values.shape[0]]):
         offset = np.asarray(values[index], np.float64)
         if np.isfinite(offset).any():
-            covered = np.asarray(counts[index], np.float64) > 0
+            covered = np.isfinite(offset)
+            # Of a version with other superpixels the store no longer knows what was covered.
+            if counts.shape[1:] == offset.shape:
+                covered = np.asarray(counts[index], np.float64) > 0
             sigma = np.sqrt(np.asarray(variance[index], np.float64))
             bits = np.asarray(flags[index], np.uint8)
             maps.append(OffsetMap(visit, offset, bits, covered, sigma))

@@ -15,6 +15,7 @@ from bgmatch_dask.background.superpixels import SuperpixelSums, from_array, merg
 from bgmatch_dask.geometry import Box, SuperpixelGrid
 from bgmatch_dask.pipeline.results import load_offset, load_summary
 from bgmatch_dask.store import Location, TractStore, open_store
+from bgmatch_dask.store.versions import current_version
 from bgmatch_dask.warps.simulation import SimulationTruth, load_truth, true_sky
 
 __all__ = ("TruthRow", "compare_with_truth")
@@ -69,6 +70,7 @@ def compare_with_truth(
     """
     store = open_store(location.url)
     truth = load_truth(truth_dir)
+    run = current_version(location, run)
     summary = load_summary(location, run)
     reference = str(summary["reference"]["visit"])
     enough = min_fraction * store.spec.bin_size**2

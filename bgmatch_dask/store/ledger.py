@@ -2,9 +2,11 @@
 
 Receipts of one stage lie in segments, each written in one step by the driver after the units'
 data are in place: ``runs/<run>/receipts/<stage>/<n>.jsonl``, and for ingest, whose pixels all
-runs share, ``receipts/ingest/<n>.jsonl``. The first line of a segment holds the checksum of the
-others, so that a flipped bit cannot pass for a number. When a stage has many segments they are
-merged into one, so that the number of objects does not grow with the number of units.
+runs share, ``receipts/ingest/<n>.jsonl``. A ledger belongs to one version of a run's products
+(`bgmatch_dask.store.versions`); what all versions of a run work with has receipts under the name
+of the run. The first line of a segment holds the checksum of the others, so that a flipped bit
+cannot pass for a number. When a stage has many segments they are merged into one, so that the
+number of objects does not grow with the number of units.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ from bgmatch_dask.store.location import Location
 from bgmatch_dask.store.receipt import Receipt, digest_of
 from bgmatch_dask.store.traffic import checksum
 
-__all__ = ("SHARED_STAGES", "Ledger", "ledgers", "run_names")
+__all__ = ("SHARED_STAGES", "WORKING_STAGES", "Ledger", "ledgers", "run_names")
 
 SHARED_STAGES = ("layout", "ingest")
 """Stages whose objects belong to all runs of a store."""
+
+WORKING_STAGES = ("plan", "visits", "reference", "difference")
+"""Stages whose objects belong to all versions of a run."""
 
 _MERGE_ABOVE = 32
 """Segments of one stage that are let be."""
@@ -35,7 +40,7 @@ class Ledger:
     location
         Place of the store.
     run
-        Name of the run.
+        Name of the run, or of a version of it.
     guard
         Called before anything is written; raises when this process may not write any more.
     """
@@ -52,14 +57,15 @@ class Ledger:
         """Return where the segments of a stage lie."""
         if stage in SHARED_STAGES:
             return f"receipts/{stage}"
-        return f"runs/{self.run}/receipts/{stage}"
+        owner = self.run.partition("@")[0] if stage in WORKING_STAGES else self.run
+        return f"runs/{owner}/receipts/{stage}"
 
-    def stages(self) -> tuple[str, ...]:
-        """Return the stages that have receipts, those of all runs first."""
+    def stages(self, *, shared: bool = True) -> tuple[str, ...]:
+        """Return the stages that have receipts under this name, those of all runs first."""
         own = f"runs/{self.run}/receipts/"
         names = {name.removeprefix(own).split("/")[0] for name in self.location.list(own[:-1])}
-        shared = [s for s in SHARED_STAGES if any(True for _ in self._segments(s))]
-        return (*shared, *sorted(names))
+        every = [s for s in SHARED_STAGES if shared and any(True for _ in self._segments(s))]
+        return (*every, *sorted(names))
 
     def read(self, stage: str) -> dict[str, Receipt]:
         """Return the newest receipt of every unit of a stage.
@@ -183,7 +189,7 @@ class Ledger:
 
 
 def run_names(location: Location) -> tuple[str, ...]:
-    """Return the names of the runs of a store."""
+    """Return the names of the runs of a store and of their versions."""
     return tuple(sorted({name.split("/")[1] for name in location.list("runs")}))
 
 

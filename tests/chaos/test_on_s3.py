@@ -16,7 +16,9 @@ from bgmatch_dask.pipeline.run import run_tract
 from bgmatch_dask.pipeline.verify import verify_store
 from bgmatch_dask.store import Location
 from bgmatch_dask.store.lock import hold_store
+from bgmatch_dask.store.versions import current_version, list_versions
 from tests.chaos.test_storage_faults import FAULTS, KINDS, damage, mend
+from tests.chaos.test_versions import changed, killed, seen
 from tests.chaos.tract import tiny_job
 
 
@@ -80,4 +82,20 @@ def test_a_killed_driver_loses_nothing(s3, warps, as_calm):
     assert not place.exists("runs/main/commit.json")
     run_tract(make_plan(config))
     as_calm(place)
+    assert verify_store(place).damages == ()
+
+
+def test_a_new_version_comes_into_force_by_one_put(remote, s3):
+    place = Location.of(remote)
+    before = seen(place)
+    new = changed(place, match={"order": 1})
+    killed(new, "point_to")
+    assert seen(place) == before
+    killed(new, "prune_versions")
+    assert current_version(place, "main") == "main@2"
+    assert seen(place) != before
+    # The settings of before find their version finished; the other one is taken out again.
+    run_tract(make_plan(changed(place, match={"order": "surface"}, store={"keep_versions": 0})))
+    assert seen(place) == before
+    assert [v.name for v in list_versions(place, "main")] == ["main"]
     assert verify_store(place).damages == ()

@@ -10,6 +10,7 @@ from astropy.table import Table
 from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner
 
+from bgmatch_dask import open_tract
 from bgmatch_dask.background.diagnostics import diagnose, diagnose_patches, left_out_residuals
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.background.solve import solve_offsets
@@ -241,16 +242,15 @@ def test_the_gate_leaves_visits_out_of_the_coadd_or_stops(finished):
     dropped = {v["visit"] for v in summary["visits"] if v["status"] == "dropped"}
     reference = summary["reference"]["visit"]
     assert dropped == {v["visit"] for v in summary["visits"]} - {reference}
-    assert open_store(location.url).array("coadd/main_matched/nimage")[:].max() == 1
-    gates = {r["visit"]: r["gate"] for r in load_diagnostics(location, "main")["visits"]}
+    product = summary["product"]
+    assert open_store(location.url).array(f"coadd/{product}_matched/nimage")[:].max() == 1
+    gates = {r["visit"]: r["gate"] for r in load_diagnostics(location, product)["visits"]}
     assert gates == dict.fromkeys(dropped, "drop") | {reference: "warn"}
     with pytest.raises(MatchError) as caught:
         again("match.gate=fail", "match.gate_ratio=0.5")
     assert caught.value.code == "gate-failed"
     again()
-    np.testing.assert_array_equal(
-        open_store(location.url).array("coadd/main_matched/nimage")[:], depth
-    )
+    np.testing.assert_array_equal(open_tract(location.url)["nimage"], depth)
 
 
 def test_warps_matched_alone_are_judged_alone(simulated, tmp_path):
@@ -263,11 +263,11 @@ def test_warps_matched_alone_are_judged_alone(simulated, tmp_path):
     limit = 0.5 * (ratios[len(ratios) // 2 - 1] + ratios[len(ratios) // 2])
     drop = (*fixed, "match.gate=drop", f"match.gate_ratio={limit!r}")
     summary = run_tract(make_plan(make_job(simulated / "warps", tmp_path / "tract.zarr", *drop)))
-    rows = load_diagnostics(location, "main")["warps"]
+    rows = load_diagnostics(location, summary["product"])["warps"]
     assert {row["gate"] for row in rows} == {"pass", "drop"}
     assert all((row["gate"] == "drop") == (row["ratio"] > limit) for row in rows)
     store = open_store(location.url)
-    n_image = store.array("coadd/main_matched/nimage")
+    n_image = store.array(f"coadd/{summary['product']}_matched/nimage")
     for patch in range(4):
         kept = {r["visit"] for r in rows if r["patch"] == patch and r["gate"] == "pass"}
         kept |= {summary["reference"]["visit"]}

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from bgmatch_dask import open_tract
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.pipeline.events import Note, UnitDone
 from bgmatch_dask.pipeline.plan import make_plan
@@ -16,6 +17,7 @@ from bgmatch_dask.pipeline.resume import stored_config
 from bgmatch_dask.pipeline.run import run_tract
 from bgmatch_dask.store import Location, open_store
 from bgmatch_dask.store.traffic import recorded
+from bgmatch_dask.store.versions import current_version
 from bgmatch_dask.warps.simulation import SimulationConfig, simulate_tract
 from tests.conftest import make_job
 
@@ -73,6 +75,16 @@ def joining(job, folder):
     return job.model_copy(update={"inputs": inputs})
 
 
+def same_coadds(place, from_scratch):
+    """Check that the second version has the bytes of the first one of another store."""
+    assert current_version(place, "main") == "main@2"
+    names = [name for name in from_scratch.list("coadd/main_matched") if "/c/" in name]
+    assert names
+    for name in names:
+        mine = name.replace("main_", "main@2_", 1)
+        assert place.read_bytes(mine) == from_scratch.read_bytes(name), name
+
+
 def pixels_read(traffic):
     """Return the (visit, patch) of the warps whose pixels were read."""
     names = [n.split("/") for n in traffic.read if n.startswith(("direct/image/c", "direct/mask"))]
@@ -93,6 +105,12 @@ def test_a_visit_joins_without_reading_what_is_known(first, nights, from_scratch
         )
     store = open_store(place.url)
     assert len(store.spec.visits) == VISITS
+    # Until its coadds are made, the products of the first night are in force.
+    with open_tract(place.url) as shown:
+        assert shown.attrs["version"] == "main"
+        assert shown["offset"].shape[0] == VISITS
+        assert np.isnan(shown["offset"][-1].values).all()
+        assert np.isnan(shown["matched"][-1, 0].values).all()
     new = store.spec.visits[-1]
     patches = {patch for visit, patch in pixels_read(traffic) if store.spec.visits[visit] == new}
     old = {(store.spec.visits[v], p) for v, p in pixels_read(traffic) if v != VISITS - 1}
@@ -108,19 +126,19 @@ def test_a_visit_joins_without_reading_what_is_known(first, nights, from_scratch
     matched = [row["visit"] for row in summary["visits"] if row["status"] == "matched"]
     assert new in matched
     for visit in matched:
-        mine, theirs = load_offset(store, "main", visit), load_offset(scratch, "main", visit)
+        mine, theirs = load_offset(store, "main@2", visit), load_offset(scratch, "main", visit)
         np.testing.assert_allclose(mine.nodes, theirs.nodes, rtol=0, atol=1e-6)
 
 
 def test_the_next_run_makes_the_coadds_of_all_visits(first, nights, from_scratch):
     run_tract(make_plan(joining(first, nights / "later")), until="offsets")
     place = Location.of(first.store.url)
-    assert not place.exists("runs/main/commit.json")
+    assert current_version(place, "main") == "main"
     summary = run_tract(make_plan(stored_config(place, "main")))
     assert summary["rejected"] == []
-    assert len(load_summary(place, "main")["visits"]) == VISITS
-    for name in from_scratch.list("coadd"):
-        assert place.read_bytes(name) == from_scratch.read_bytes(name), name
+    assert len(load_summary(place, "main")["visits"]) == VISITS - 1
+    assert len(load_summary(place, "main@2")["visits"]) == VISITS
+    same_coadds(place, from_scratch)
 
 
 def test_a_folder_that_grew_is_the_same_as_joining(first, nights, tmp_path, from_scratch):
@@ -135,8 +153,7 @@ def test_a_folder_that_grew_is_the_same_as_joining(first, nights, tmp_path, from
         (lambda e: notes.append(e.text) if isinstance(e, Note) else None,),
     )
     place = Location.of(first.store.url)
-    for name in from_scratch.list("coadd"):
-        assert place.read_bytes(name) == from_scratch.read_bytes(name), name
+    same_coadds(place, from_scratch)
     assert any("input files changed" in text for text in notes)
 
 

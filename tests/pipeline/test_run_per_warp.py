@@ -236,7 +236,7 @@ def test_written_warps_are_those_of_the_view_also_after_another_run_of_the_name(
     assert "offset" not in dataset
     warps = open_store(location.url)
     for name, plane in (("matched", "image"), ("matched_variance", "variance")):
-        written = warps.array(f"match/main/warps/{plane}")[:]
+        written = warps.array(f"match/{dataset.version}/warps/{plane}")[:]
         np.testing.assert_array_equal(dataset[name], written)
 
 

@@ -31,6 +31,7 @@ from bgmatch_dask.service.board.plugin import install_board
 from bgmatch_dask.service.board.reducer import apply_event, open_board
 from bgmatch_dask.service.board.state import Board
 from bgmatch_dask.store import Location, open_store
+from bgmatch_dask.store.versions import newest_version
 
 __all__ = ("BoardFeed", "board_path", "picture_path")
 
@@ -177,7 +178,7 @@ class BoardFeed:
     def _pictures(self, event: Event) -> Iterable[Picture]:
         match event:
             case StageEnded(stage="solve" | "per_warp"):
-                return offset_pictures(open_store(self._location.url), self._run)
+                return offset_pictures(open_store(self._location.url), self._version)
             case UnitDone(stage="coadd", unit=unit):
                 return self._mosaic((unit,), last=False)
             case UnitsKept(stage="coadd", units=units):
@@ -187,10 +188,14 @@ class BoardFeed:
             case _:
                 return ()
 
+    @property
+    def _version(self) -> str:
+        return newest_version(self._location, self._run)
+
     def _mosaic(self, units: Iterable[str], *, last: bool) -> Iterable[Picture]:
         store = open_store(self._location.url)
         if self._painter is None:
-            self._painter = MosaicPainter(store, self._run)
+            self._painter = MosaicPainter(store, self._version)
         for unit in units:
             self._painter.add(int(unit))
         step = max(store.spec.geometry.patches.n_patches // _STEPS, 1)

@@ -17,6 +17,7 @@ from bgmatch_dask.pipeline.events import (
 from bgmatch_dask.service.board.reducer import apply_event, open_board
 from bgmatch_dask.service.board.state import Board
 from bgmatch_dask.store import Ledger, Location
+from bgmatch_dask.store.versions import newest_version
 
 __all__ = ("replay_board",)
 
@@ -48,9 +49,10 @@ def replay_board(location: Location, run: str) -> Board | None:
 
 
 def _events(location: Location, run: str, plan: dict[str, Any]) -> Iterator[Event]:
-    ledger = Ledger(location, run)
+    version = newest_version(location, run)
+    ledger = Ledger(location, version)
     receipts = {stage: ledger.read(stage) for stage in _STAGES}
-    summary = _summary(location, run)
+    summary = _summary(location, version)
     patches = plan["patches"]["nx"] * plan["patches"]["ny"]
     planned = "".join(
         "1" if f"{visit}/{patch}" in receipts["ingest"] else "0"
@@ -90,9 +92,9 @@ def _events(location: Location, run: str, plan: dict[str, Any]) -> Iterator[Even
         yield RunEnded("interrupted", "The run has not finished: run it again to go on.")
 
 
-def _summary(location: Location, run: str) -> dict[str, Any]:
+def _summary(location: Location, version: str) -> dict[str, Any]:
     try:
-        summary: dict[str, Any] = location.read_json(f"runs/{run}/summary.json")
+        summary: dict[str, Any] = location.read_json(f"runs/{version}/summary.json")
     except StoreError:
         return {}
     return summary
