@@ -144,7 +144,7 @@ def _kernels(job: JobMeasure, file: str, repeats: int) -> list[_Kernel]:
     grid, inner = store.spec.grid, warp.box.intersect(store.spec.grid.box)
     part = warp.crop(inner)
     visit = next(v["visit"] for v in job.summary["visits"] if v["status"] == "matched")
-    offset = load_offset(store, job.config.run, visit)
+    offset = load_offset(store, job.summary["product"], visit)
     pixels = float(warp.image.size)
     copy = statistics.median(repeat(lambda: np.copy(warp.image), 3 * repeats))
     astropy = statistics.median(repeat(lambda: decode_one(file), repeats))

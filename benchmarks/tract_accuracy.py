@@ -95,7 +95,7 @@ def match_tract(
     reference = str(summary["reference"]["visit"])
     opened = open_store(plan.location.url)
     offsets = {
-        row["visit"]: load_offset(opened, settings.run, row["visit"])
+        row["visit"]: load_offset(opened, summary["product"], row["visit"])
         for row in summary["visits"]
         if row["visit"] != reference
     }

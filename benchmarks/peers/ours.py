@@ -55,6 +55,6 @@ def _corrections(scene: Scene, job: JobMeasure) -> dict[str, NDArray[np.float32]
         if row["status"] == "reference":
             found[label] = np.zeros((1, 1), np.float32)
         elif row["status"] == "matched":
-            offset = load_offset(store, job.config.run, label)
+            offset = load_offset(store, job.summary["product"], label)
             found[label] = render(offset, box)[::STRIDE, ::STRIDE]
     return found
