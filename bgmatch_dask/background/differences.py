@@ -32,8 +32,11 @@ __all__ = (
     "DifferenceMethod",
     "DifferenceSettings",
     "PatchDifferences",
+    "PixelDifference",
+    "Pixels",
     "WarpReader",
     "measure_patch",
+    "subtract_pixels",
 )
 
 DifferenceMethod: TypeAlias = Literal["pixel", "common_mask"]
@@ -142,13 +145,13 @@ def _pixel(
     grid: SuperpixelGrid,
     settings: DifferenceSettings,
 ) -> PatchDifferences:
-    held = {hub: _Pixels.read(reader, hub) for hub in sorted_visits({hub for hub, _ in pairs})}
+    held = {hub: Pixels.read(reader, hub) for hub in sorted_visits({hub for hub, _ in pairs})}
     sums: dict[Pair, SuperpixelSums] = {}
     votes = _Votes()
     for visit in sorted_visits({visit for _, visit in pairs}):
-        pixels = held.get(visit) or _Pixels.read(reader, visit)
+        pixels = held.get(visit) or Pixels.read(reader, visit)
         for hub in sorted_visits(h for h, v in pairs if v == visit):
-            found = _subtract(held[hub], pixels, box, grid, settings)
+            found = subtract_pixels(held[hub], pixels, box, grid, settings)
             sums[hub, visit] = found.sums
             if found.cells is not None and found.seen is not None:
                 votes.add((hub, visit), found.cells, found.seen)
@@ -157,25 +160,44 @@ def _pixel(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Pixels:
+class Pixels:
+    """Image and mask of one visit on a box."""
+
     image: NDArray[np.float32]
+    """``[y, x]``, unit of the image."""
     mask: NDArray[np.int32]
+    """Mask bits of the same pixels."""
 
     @classmethod
-    def read(cls, reader: WarpReader, visit: Visit) -> _Pixels:
+    def read(cls, reader: WarpReader, visit: Visit) -> Pixels:
+        """Read both planes of a visit."""
         return cls(reader.image(visit), reader.mask(visit))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Pair:
+class PixelDifference:
+    """The difference of two visits on a box."""
+
     sums: SuperpixelSums
+    """Sums of hub − visit."""
     cells: Bools | None
+    """Cells that stand out, where outliers are looked for."""
     seen: Bools | None
+    """Cells that could be judged."""
 
 
-def _subtract(
-    hub: _Pixels, visit: _Pixels, box: Box, grid: SuperpixelGrid, settings: DifferenceSettings
-) -> _Pair:
+def subtract_pixels(
+    hub: Pixels, visit: Pixels, box: Box, grid: SuperpixelGrid, settings: DifferenceSettings
+) -> PixelDifference:
+    """Measure hub − visit under the union of both masks, without outliers if they are looked for.
+
+    Parameters
+    ----------
+    hub, visit
+        Pixels of both on the same box.
+    box, grid, settings
+        As for `measure_patch`.
+    """
     bits, mask = settings.bad_bits, visit.mask
     cells = seen = None
     if settings.outlier_sigma is not None:
@@ -198,7 +220,7 @@ def _subtract(
         n_sigma=settings.n_sigma,
         n_iter=settings.n_iter,
     )
-    return _Pair(sums, cells, seen)
+    return PixelDifference(sums, cells, seen)
 
 
 def _common_mask(

@@ -16,7 +16,7 @@ from bgmatch_dask.background.superpixels import SuperpixelSums
 from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.numerics.keys import TAPS, keys_averages
 
-__all__ = ("FoldResiduals", "predict_left_out")
+__all__ = ("FoldResiduals", "predict_left_out", "predict_observations")
 
 Array = NDArray[np.float64]
 Pair = tuple[Visit, Visit]
@@ -74,6 +74,18 @@ def predict_left_out(
         _rms(residual),
         {visit: _rms(residual[np.isin(data.pair, _pairs_of(data, visit))]) for visit in coverage},
     )
+
+
+def predict_observations(solution: Solution) -> Array:
+    """Return ``⟨g_visit⟩ − ⟨g_hub⟩`` of every observation of a solution, from its offsets."""
+    data = solution.observations
+    out = np.zeros(len(data))
+    for number, (hub, visit) in enumerate(data.pairs):
+        own = np.flatnonzero(data.pair == number)
+        out[own] = _averages(solution.offsets.get(visit), data, own) - _averages(
+            solution.offsets.get(hub), data, own
+        )
+    return out
 
 
 def _without(sums: SuperpixelSums, out: NDArray[np.bool_]) -> SuperpixelSums:

@@ -44,6 +44,8 @@ class ReferenceConfig(Section):
     """`tract_cost`, `legacy_cost`, `depth`, `visit=LABEL`, or another package's."""
     mask_detected: bool = True
     """Leave detected sources out of the sums that the choice is made from."""
+    built: bool = False
+    """Match all visits once more to a stack of the matched hubs, smooth over the whole tract."""
     visit_table: str | None = None
     """CSV file (visit, exposure_time, fwhm) for the chooser `depth`; default: from the headers."""
     weight_chi2: float = Field(default=0.3, ge=0, le=1)
@@ -75,6 +77,8 @@ class MatchConfig(Section):
     """Leave footprints beyond this many sigma out of a difference (trails, transients); or none."""
     hubs: int | None = Field(default=None, ge=1)
     """Largest number of hub visits; default: chosen from the coverage."""
+    iterations: int = Field(default=0, ge=0, le=20)
+    """Build the reference from the matched hubs and match to it, so often; 0: only if asked for."""
     gate: Literal["warn", "drop", "fail"] = "warn"
     """A match beyond a limit: `warn` says so, `drop` leaves it out of the coadd, `fail` stops."""
     gate_ratio: float = Field(default=1.1, gt=0)
@@ -111,5 +115,7 @@ class CoaddConfig(Section):
 
     mask: PlaneNames = ("BAD", "SAT", "CR", "EDGE", "NO_DATA", "SENSOR_EDGE", "STREAK")
     """Mask planes whose pixels are left out of the coadd."""
+    outliers: bool = False
+    """Leave the outlier masks of the differences (match.outlier_sigma) out of the matched coadd."""
     unmatched: bool = True
     """Make the coadd of the unmatched warps as well, for comparison."""

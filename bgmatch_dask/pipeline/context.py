@@ -108,7 +108,8 @@ class RunContext:
         start = time.perf_counter()
         self.emit(StageStarted(name, total, done))
         yield
-        self.timings[name] = time.perf_counter() - start
+        # A stage may come several times, once for each iteration.
+        self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
         self.emit(StageEnded(name, self.timings[name]))
 
     @contextmanager

@@ -15,14 +15,17 @@ from bgmatch_dask.background.differences import DifferenceSettings, PatchDiffere
 from bgmatch_dask.background.superpixels import SuperpixelSums, from_array, to_array
 from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.geometry import Box
+from bgmatch_dask.pipeline.outlier_masks import outliers_of
 from bgmatch_dask.pipeline.photometric_ratio import read_ratio
 from bgmatch_dask.pipeline.results import write_arrays
 from bgmatch_dask.store import Receipt, TractStore, open_store
 
-__all__ = ("DifferenceTask", "difference_patch", "outlier_mask", "read_differences")
-
-_DIGITS = 5
-"""Digits of the patch in the name of an object."""
+__all__ = (
+    "DifferenceTask",
+    "StoredWarps",
+    "difference_patch",
+    "read_differences",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class DifferenceTask:
 
 
 @dataclass(frozen=True, slots=True)
-class _StoredWarps:
+class StoredWarps:
     """The warps of one patch in the store; a `WarpReader`."""
 
     store: TractStore
@@ -61,12 +64,14 @@ class _StoredWarps:
     box: Box
 
     def image(self, visit: Visit) -> NDArray[np.float32]:
+        """Return the image, in units in which backgrounds are smooth."""
         pixels: NDArray[np.float32] = self._read("image", visit)
         index = self.store.spec.visit_index(str(visit))
         ratio = read_ratio(self.store, index, self.patch, self.box)
         return pixels if ratio is None else pixels * ratio
 
     def mask(self, visit: Visit) -> NDArray[np.int32]:
+        """Return the mask."""
         return self._read("mask", visit)
 
     def _read(self, plane: str, visit: Visit) -> NDArray[Any]:
@@ -80,7 +85,7 @@ def difference_patch(task: DifferenceTask) -> Receipt:
     store = open_store(task.url)
     box = store.spec.geometry.patches.inner_box(task.patch)
     found = measure_patch(
-        task.pairs, _StoredWarps(store, task.patch, box), box, store.spec.grid, task.settings
+        task.pairs, StoredWarps(store, task.patch, box), box, store.spec.grid, task.settings
     )
     stacked = np.stack([to_array(found.sums[pair]) for pair in task.pairs])
     write_arrays(store, task.path, {"sums": stacked})
@@ -113,49 +118,4 @@ def _write_outliers(store: TractStore, task: DifferenceTask, found: PatchDiffere
         "x_edges": found.x_edges.astype(np.int32),
         "y_edges": found.y_edges.astype(np.int32),
     }
-    write_arrays(store, f"{_outliers_of(task.run)}/{task.name}", arrays, compressed=True)
-
-
-def outlier_mask(store: TractStore, run: str, visit: str, box: Box) -> NDArray[np.bool_]:
-    """Return where a visit shows what no other visit shows: trails, transients, ghosts.
-
-    Parameters
-    ----------
-    store, run
-        The store and the run in it.
-    visit
-        Label of the visit.
-    box
-        Tract pixels.
-
-    Returns
-    -------
-    ndarray of bool
-        Shape of the box; False where nothing was differenced.
-    """
-    mask = np.zeros(box.shape, bool)
-    patches = store.spec.geometry.patches
-    for path in store.location.list(_outliers_of(run)):
-        inner = patches.inner_box(int(path.rsplit("/", 1)[1][:_DIGITS]))
-        common = inner.intersect(box)
-        if not common.empty:
-            pixels = _outlier_pixels(store, path, store.spec.visit_index(visit))
-            if pixels is not None:
-                mask[common.slices_in(box)] |= pixels[common.slices_in(inner)]
-    return mask
-
-
-def _outlier_pixels(store: TractStore, path: str, visit: int) -> NDArray[np.bool_] | None:
-    with np.load(io.BytesIO(store.location.read_bytes(path)), allow_pickle=False) as arrays:
-        place = np.flatnonzero(arrays["visit"] == visit)
-        if not len(place):
-            return None
-        widths, heights = np.diff(arrays["x_edges"]), np.diff(arrays["y_edges"])
-        packed = arrays["cells"][place[0]]
-    cells = np.unpackbits(packed, axis=-1, count=len(widths)).view(bool)
-    pixels: NDArray[np.bool_] = np.repeat(np.repeat(cells, heights, axis=0), widths, axis=1)
-    return pixels
-
-
-def _outliers_of(run: str) -> str:
-    return f"match/{run}/outliers"
+    write_arrays(store, f"{outliers_of(task.run)}/{task.name}", arrays, compressed=True)

@@ -19,7 +19,7 @@ from bgmatch_dask.pipeline.difference import DifferenceTask
 from bgmatch_dask.pipeline.plan import clipping
 from bgmatch_dask.store.receipt import Receipt, digest_of
 
-__all__ = ("Batch", "difference_settings", "forget_unused", "plan_batches")
+__all__ = ("Batch", "difference_settings", "forget_unused", "measurement", "plan_batches")
 
 Pair = tuple[str, str]
 
@@ -101,7 +101,7 @@ def _task(run: RunContext, patch: int, unit: str, digests: Mapping[Pair, str]) -
         patch=patch,
         pairs=tuple(digests),
         pair_digests=tuple(digests.values()),
-        settings=_settings(config),
+        settings=measurement(config),
         digest=unit_basis(
             difference_settings(run), upstream=[[*pair, d] for pair, d in digests.items()]
         ),
@@ -109,7 +109,8 @@ def _task(run: RunContext, patch: int, unit: str, digests: Mapping[Pair, str]) -
     )
 
 
-def _settings(config: RunConfig) -> DifferenceSettings:
+def measurement(config: RunConfig) -> DifferenceSettings:
+    """Return how differences are measured."""
     clip = clipping(config)
     return DifferenceSettings(
         method=config.match.difference,

@@ -28,6 +28,8 @@ __all__ = ("TractPlan", "make_plan")
 
 _BYTES_PER_PIXEL = 12
 """Image, variance and mask of one warp."""
+_SUMS = 40
+"""Sums of the built reference, what one visit adds to them, and its offset, per pixel."""
 _COPIES = 4
 """Decoding, resampling and compression hold several copies of a plane for a moment."""
 
@@ -84,9 +86,17 @@ class TractPlan:
             return 2 * _COPIES * per_warp
         if self.config.match.difference == "common_mask":
             # Of every visit the means of its cells and a bit per pixel; of one, its pixels.
-            return _COPIES * per_warp + len(self.spec.visits) * height * width * 5 // 4
+            means = len(self.spec.visits) * height * width * 5 // 4
+            built = self._held_bytes + 2 * per_warp if built_rounds(self.config) else 0
+            return max(_COPIES * per_warp + means, built)
+        return max(_COPIES * per_warp, self._held_bytes + 2 * per_warp)
+
+    @property
+    def _held_bytes(self) -> int:
+        """Pixels of the hubs on one patch, and the sums of a reference that is built of them."""
+        height, width = self.spec.geometry.patches.plane_shape
         held = min(len(self.spec.visits), self.config.match.hubs or 12)
-        return max(_COPIES * per_warp, held * height * width * 8 + 2 * per_warp)
+        return height * width * (8 * held + (_SUMS if built_rounds(self.config) else 0))
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts that `bgmatch plan --json` prints and the store keeps."""
@@ -141,6 +151,7 @@ def make_plan(config: RunConfig, engine: Engine | None = None) -> TractPlan:
             where="inputs.photometric_ratio",
             fix="Leave it empty, or give warps in the LSST layout.",
         )
+    _refuse_contradictions(config)
     location = Location.of(config.store.url, config.store.options)
     there = read_spec(location) if config.inputs.join else None
     describe = describe_inputs if engine is None else SpreadHeaders(engine)
@@ -165,6 +176,29 @@ def make_plan(config: RunConfig, engine: Engine | None = None) -> TractPlan:
     tasks = _ingest_tasks(config, profile, layout, location)
     settings = ingest_settings(config, profile, layout.geometry)
     return TractPlan(config, location, spec, tasks, rejected, catalogue.passed_over, settings)
+
+
+def built_rounds(config: RunConfig) -> int:
+    """Return how often the reference is built from the matched visits."""
+    return max(config.match.iterations, int(config.reference.built))
+
+
+def _refuse_contradictions(config: RunConfig) -> None:
+    if config.match.method == "per_warp" and built_rounds(config):
+        raise ConfigError(
+            "built-per-warp",
+            "The reference cannot be built from warps that are matched one by one",
+            where="match.iterations, reference.built",
+            fix="Leave them out, or set match.method to joint.",
+        )
+    measured = config.match.method != "per_warp" and config.match.outlier_sigma is not None
+    if config.coadd.outliers and not measured:
+        raise ConfigError(
+            "outliers-unmeasured",
+            "There are no outlier masks to leave out of the coadd",
+            where="coadd.outliers",
+            fix="Set match.outlier_sigma, and match.method to joint or reference.",
+        )
 
 
 def _scan(

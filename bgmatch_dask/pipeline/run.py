@@ -24,6 +24,7 @@ from bgmatch_dask.background.superpixels import SuperpixelSums
 from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.config import config_digest
 from bgmatch_dask.pipeline import stages
+from bgmatch_dask.pipeline.built import match_to_built
 from bgmatch_dask.pipeline.context import RunContext
 from bgmatch_dask.pipeline.diagnostics import (
     Row,
@@ -158,6 +159,7 @@ def _match_jointly(
     coverage = {visit: part.count > 0 for visit, part in sums.items()}
     differences = stages.difference(run, ingested, choice, coverage)
     solution = stages.solve(run, differences, coverage, choice)
+    solution, changes = match_to_built(run, ingested, choice, differences, coverage, solution)
     matching = stages.of_solution(run, solution)
     limits = GateLimits(config.gate_ratio, config.gate_rms)
     diagnostics = diagnose(solution, differences, coverage, limits)
@@ -180,6 +182,7 @@ def _match_jointly(
             "superpixels per node": solution.pitch,
             "iterations": solution.iterations,
             "components": len(solution.components),
+            **({"convergence": list(changes)} if changes else {}),
         },
     }
 

@@ -17,6 +17,7 @@ from bgmatch_dask.background.solve import solve_offsets
 from bgmatch_dask.background.superpixels import SuperpixelSums, from_array, merge
 from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.coadd.layout import COADD_PLANES
+from bgmatch_dask.config import RunConfig
 from bgmatch_dask.errors import InputError, Rejected
 from bgmatch_dask.geometry import SuperpixelWindow
 from bgmatch_dask.maskplanes import bits_of
@@ -57,7 +58,9 @@ __all__ = (
     "match",
     "of_solution",
     "reference",
+    "solution_digest",
     "solve",
+    "solve_config",
 )
 
 Pair = tuple[Visit, Visit]
@@ -82,6 +85,14 @@ class Ingested:
     def digests_of(self, patch: int) -> dict[str, str]:
         """Return the digests of the stored pixels of the usable warps of a patch, by visit."""
         return {v: self.pixels_of(v, patch) for v in self.visits_of(patch)}
+
+    def weights_of(self, patch: int) -> tuple[tuple[str, float], ...]:
+        """Return the inverse sky variance of the usable warps of a patch that have one."""
+        variances = {
+            visit: float(self.receipts[f"{visit}/{patch}"].figures["sky_variance"])
+            for visit in self.visits_of(patch)
+        }
+        return tuple((v, 1.0 / s) for v, s in variances.items() if np.isfinite(s) and s > 0)
 
     def pixels_of(self, visit: str, patch: int) -> str:
         """Return the digest of the stored pixels of a warp."""
@@ -249,14 +260,16 @@ def solve(
             coverage,
             run.plan.spec.grid,
             choice.visit,
-            SolveConfig(
-                order=config.match.order,
-                smoothing=config.match.smoothing,
-            ),
+            solve_config(config),
             cost_order=choice.cost_order,
         )
         save_solution(run.store, run.version, solution)
     return solution
+
+
+def solve_config(config: RunConfig) -> SolveConfig:
+    """Return how offsets are modelled and solved."""
+    return SolveConfig(order=config.match.order, smoothing=config.match.smoothing)
 
 
 def of_solution(run: RunContext, solution: Solution) -> Matching:
@@ -309,12 +322,14 @@ def coadd(run: RunContext, ingested: Ingested, matching: Matching) -> None:
             ],
         )
     settings = settings_of(config, "coadd")
+    measured = run.ledger.read("difference") if config.coadd.outliers else {}
+    masks = {unit: receipt.content for unit, receipt in measured.items()}
     tasks = [
         CoaddTask(
             url=run.plan.location.url,
             run=run.version,
             patch=patch,
-            weights=_weights(ingested, patch),
+            weights=ingested.weights_of(patch),
             reference=matching.reference,
             dropped=matching.left_out(patch),
             bad_bits=bits_of(config.coadd.mask),
@@ -326,22 +341,16 @@ def coadd(run: RunContext, ingested: Ingested, matching: Matching) -> None:
                     matching.digest,
                     matching.reference,
                     matching.left_out(patch),
+                    masks,
                 ],
             ),
             method=matching.method,
+            outliers=config.coadd.outliers,
         )
         for patch in range(patches.n_patches)
         if ingested.visits_of(patch)
     ]
     run.run_units("coadd", coadd_patch, tasks, settings)
-
-
-def _weights(ingested: Ingested, patch: int) -> tuple[tuple[str, float], ...]:
-    variances = {
-        visit: float(ingested.receipts[f"{visit}/{patch}"].figures["sky_variance"])
-        for visit in ingested.visits_of(patch)
-    }
-    return tuple((v, 1.0 / s) for v, s in variances.items() if np.isfinite(s) and s > 0)
 
 
 def solution_digest(solution: Solution) -> str:

@@ -22,13 +22,16 @@ from bgmatch_dask.background.superpixels import (
 from bgmatch_dask.coadd.layout import COADD_PLANES
 from bgmatch_dask.coadd.stack import SkyWeight, Stack
 from bgmatch_dask.geometry import Box
+from bgmatch_dask.maskplanes import CLIPPED
 from bgmatch_dask.numerics.quantisation import power_step, rounded_to_bits, rounded_to_step
+from bgmatch_dask.pipeline.outlier_masks import OutlierMasks
 from bgmatch_dask.pipeline.photometric_ratio import write_ratio
 from bgmatch_dask.pipeline.results import Method, offset_on
 from bgmatch_dask.pipeline.thumbnails import BlockSums, write_thumbnail
 from bgmatch_dask.store import Receipt, TractStore, open_store
 from bgmatch_dask.store.planes import PlaneWriter
 from bgmatch_dask.store.traffic import add_traffic
+from bgmatch_dask.store.versions import run_of
 from bgmatch_dask.warps.catalogue import InputFile
 from bgmatch_dask.warps.profile import Profile
 from bgmatch_dask.warps.source import read_unit
@@ -236,6 +239,8 @@ class CoaddTask:
     unmatched: bool
     digest: str
     method: Method = "joint"
+    outliers: bool = False
+    """Leave out pixels where a visit shows what no other visit shows."""
 
     @property
     def unit(self) -> str:
@@ -252,9 +257,10 @@ def coadd_patch(task: CoaddTask) -> Receipt:
         for name in (("matched", "unmatched") if task.unmatched else ("matched",))
     ]
     outer = store.spec.geometry.patches.outer_box(task.patch)
+    masks = OutlierMasks.of(store, run_of(task.run)) if task.outliers else None
     for band in _bands(store, task):
         box = band.intersect(outer)
-        stacks = {} if box.empty else _stack_band(store, task, box)
+        stacks = {} if box.empty else _stack_band(store, task, box, masks)
         for coadd in coadds:
             coadd.add(band, box, stacks.get(coadd.name))
     for coadd in coadds:
@@ -307,10 +313,13 @@ def _bands(store: TractStore, task: CoaddTask) -> list[Box]:
     return [Box(plane.x0, y0, plane.width, step) for y0 in range(plane.y0, plane.y1, step)]
 
 
-def _stack_band(store: TractStore, task: CoaddTask, box: Box) -> dict[str, Stack]:
+def _stack_band(
+    store: TractStore, task: CoaddTask, box: Box, masks: OutlierMasks | None
+) -> dict[str, Stack]:
     stacks = {"matched": Stack.empty(box.shape)}
     if task.unmatched:
         stacks["unmatched"] = Stack.empty(box.shape)
+    clipped = np.zeros(box.shape, bool)
     for visit, weight in task.weights:
         index = store.spec.visit_index(visit)
         image = store.read("image", index, task.patch, box)
@@ -324,5 +333,11 @@ def _stack_band(store: TractStore, task: CoaddTask, box: Box) -> dict[str, Stack
             offset = offset_on(store, task.run, visit, task.patch, task.method)
             image = image + offset.image(box)
             variance = variance + offset.variance(box)
+        if masks is not None:
+            # A pixel without a value is left out; the mask of the coadd tells why.
+            outlier = masks.on(visit, box) & np.isfinite(image)
+            clipped |= outlier & ((mask & task.bad_bits) == 0)
+            image = np.where(outlier, np.float32(np.nan), image)
         stacks["matched"].add(image, variance, mask, weight, task.bad_bits)
+    np.bitwise_or(stacks["matched"].mask, CLIPPED, out=stacks["matched"].mask, where=clipped)
     return stacks

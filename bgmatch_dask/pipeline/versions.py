@@ -27,7 +27,7 @@ from bgmatch_dask.store.versions import (
 __all__ = ("bring_into_force", "kept_summary", "open_version")
 
 _SECTIONS = ("background", "reference", "match", "per_warp", "coadd")
-_STAGES = ("difference", "per_warp", "match", "coadd")
+_STAGES = ("difference", "built", "per_warp", "match", "coadd")
 
 
 def open_version(run: RunContext, ingested: Ingested, choice: ReferenceChoice) -> RunContext:

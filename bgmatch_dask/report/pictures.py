@@ -31,6 +31,7 @@ _FLOW = (
     "ingest",
     "reference",
     "difference",
+    "built",
     "solve",
     "per_warp",
     "match",

@@ -7,11 +7,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from bgmatch_dask import open_tract
 from bgmatch_dask.config import load_config
+from bgmatch_dask.errors import ConfigError
 from bgmatch_dask.geometry import Box
+from bgmatch_dask.maskplanes import CLIPPED
 from bgmatch_dask.pipeline import tasks
-from bgmatch_dask.pipeline.difference import outlier_mask
-from bgmatch_dask.pipeline.events import StageStarted
+from bgmatch_dask.pipeline.events import StageStarted, UnitDone
+from bgmatch_dask.pipeline.outlier_masks import outlier_mask
 from bgmatch_dask.pipeline.plan import make_plan
 from bgmatch_dask.pipeline.run import run_tract
 from bgmatch_dask.store import TractStore, open_store
@@ -94,3 +97,51 @@ def test_the_unmasked_trail_is_in_the_outlier_masks(tract, tmp_path, method):
         for patch in range(4)
     ]
     assert max(sizes) < 4000
+
+
+def test_outlier_masks_leave_the_trail_out_of_the_coadd_if_asked_for(tract, tmp_path):
+    values = {
+        "inputs": {"paths": [str(tract / "warps")]},
+        "store": {"url": str(tmp_path / "tract.zarr")},
+        "coadd": {"unmatched": False},
+    }
+    run_tract(make_plan(load_config(overrides=["background.bin_size=32"], values=values)))
+    before = open_tract(values["store"]["url"]).load()
+    job = load_config(overrides=["background.bin_size=32", "coadd.outliers=true"], values=values)
+    units = Counter()
+    run_tract(
+        make_plan(job),
+        None,
+        (lambda e: units.update([e.stage] if isinstance(e, UnitDone) else []),),
+    )
+    # Only the coadd depends on it.
+    assert units == {"coadd": 4}
+    after = open_tract(values["store"]["url"]).load()
+    store = open_store(make_plan(job).location.url)
+    for patch in range(4):
+        outer = store.spec.geometry.patches.outer_box(patch)
+        window = outer.slices_in(store.spec.geometry.patches.plane_box(patch))
+        left_out = sum(
+            outlier_mask(store, "main", visit, outer)
+            & np.isfinite(store.read("image", store.spec.visit_index(visit), patch, outer))
+            for visit in store.spec.visits
+        )
+        fewer = (before["nimage"][patch].values - after["nimage"][patch].values)[window]
+        assert fewer.max() > 0
+        # A masked pixel was in no coadd before.
+        assert (fewer <= left_out).all()
+        clipped = (after["coadd_mask"][patch].values[window] & CLIPPED) != 0
+        filled = after["nimage"][patch].values[window] > 0
+        np.testing.assert_array_equal(clipped, (fewer > 0) & filled)
+        same = fewer == 0
+        np.testing.assert_array_equal(
+            after["coadd"][patch].values[window][same], before["coadd"][patch].values[window][same]
+        )
+
+
+def test_there_must_be_outlier_masks_to_leave_out(tract, tmp_path):
+    values = {"inputs": {"paths": [str(tract / "warps")]}, "store": {"url": str(tmp_path / "t")}}
+    for other in ("match.outlier_sigma=null", "match.method=per_warp"):
+        with pytest.raises(ConfigError) as caught:
+            make_plan(load_config(overrides=["coadd.outliers=true", other], values=values))
+        assert caught.value.code == "outliers-unmeasured"

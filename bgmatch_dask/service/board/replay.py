@@ -21,7 +21,7 @@ from bgmatch_dask.store.versions import newest_version
 
 __all__ = ("replay_board",)
 
-_STAGES = ("ingest", "reference", "difference", "solve", "per_warp", "match", "coadd")
+_STAGES = ("ingest", "reference", "difference", "built", "solve", "per_warp", "match", "coadd")
 
 
 def replay_board(location: Location, run: str) -> Board | None:
