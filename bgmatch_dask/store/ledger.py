@@ -5,14 +5,14 @@ data are in place: ``runs/<run>/receipts/<stage>/<n>.jsonl``, and for ingest, wh
 runs share, ``receipts/ingest/<n>.jsonl``. A ledger belongs to one version of a run's products
 (`bgmatch_dask.store.versions`); what all versions of a run work with has receipts under the name
 of the run. The first line of a segment holds the checksum of the others, so that a flipped bit
-cannot pass for a number. When a stage has many segments they are merged into one, so that the
-number of objects does not grow with the number of units.
+cannot pass for a number. When a stage has many segments the newest are merged, so that the number
+of objects does not grow with the number of units, and no receipt is written over and over again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bgmatch_dask.errors import StoreError
@@ -30,6 +30,8 @@ WORKING_STAGES = ("plan", "visits", "reference", "difference")
 
 _MERGE_ABOVE = 32
 """Segments of one stage that are let be."""
+_FEW = 20
+"""Segments that are left alone at most when others are merged."""
 
 
 class Ledger:
@@ -91,12 +93,18 @@ class Ledger:
             ``receipts-corrupt`` when it is not what was written.
         """
         try:
-            head, _, body = self.location.read_bytes(name).partition(b"\n")
-            if head == _head(body):
-                return tuple(Receipt.from_json(json.loads(line)) for line in body.splitlines())
+            return tuple(
+                Receipt.from_json(json.loads(line)) for line in self._body(name).splitlines()
+            )
         except (ValueError, TypeError, KeyError) as error:
             raise self._corrupt(name, str(error)) from error
-        raise self._corrupt(name, "its checksum fails")
+
+    def _body(self, name: str) -> bytes:
+        """Return the lines of a segment, whose checksum holds."""
+        head, _, body = self.location.read_bytes(name).partition(b"\n")
+        if head != _head(body):
+            raise self._corrupt(name, "its checksum fails")
+        return body
 
     def _corrupt(self, name: str, why: str) -> StoreError:
         return StoreError(
@@ -133,15 +141,22 @@ class Ledger:
         self.guard()
         known = self.read(stage)
         names = list(self._segments(stage))
-        merged = len(names) >= _MERGE_ABOVE
-        known |= {receipt.unit: receipt for receipt in new}
-        self._write(
-            stage, 1 + max(map(_number, names), default=0), known.values() if merged else new
-        )
-        self._receipts[stage] = known
-        # The merged segment is the newest, so that those before it add nothing, should this end.
-        for name in names if merged else ():
+        merged = self._to_merge(names) if len(names) >= _MERGE_ABOVE else []
+        number = 1 + max(map(_number, names), default=0)
+        self._write(stage, number, new, b"".join(self._body(name) for name in merged))
+        self._receipts[stage] = known | {receipt.unit: receipt for receipt in new}
+        # The merged segment is the newest, so that those in it add nothing, should this end.
+        for name in merged:
             self.location.delete(name)
+
+    def _to_merge(self, names: Sequence[str]) -> list[str]:
+        """Return the newest segments, up to the oldest one that all newer ones outweigh.
+
+        What is left are segments that are each larger than all that follow: few of them.
+        """
+        sizes = [self.location.size(name) or 0 for name in names]
+        first = next(i for i in range(len(names)) if sizes[i] <= sum(sizes[i + 1 :]) or i >= _FEW)
+        return list(names[first:])
 
     def drop(self, stage: str, units: Collection[str]) -> None:
         """Forget the receipts of some units, so that the next run does these again."""
@@ -181,9 +196,11 @@ class Ledger:
     def _segments(self, stage: str) -> Iterator[str]:
         return self.location.list(self.prefix(stage))
 
-    def _write(self, stage: str, number: int, receipts: Iterable[Receipt]) -> None:
+    def _write(
+        self, stage: str, number: int, receipts: Iterable[Receipt], before: bytes = b""
+    ) -> None:
         lines = [json.dumps(r.to_json(), sort_keys=True) for r in receipts]
-        body = ("\n".join(lines) + "\n").encode()
+        body = before + ("\n".join(lines) + "\n").encode()
         name = f"{self.prefix(stage)}/{number:08d}.jsonl"
         self.location.write_bytes(name, _head(body) + b"\n" + body)
 

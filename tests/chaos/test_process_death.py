@@ -301,7 +301,8 @@ def test_a_killed_scheduler_is_told_and_the_run_goes_on_elsewhere(job, place, tm
             os.kill(scheduler.pid, signal.SIGKILL)
             _, error = driver.communicate(timeout=100)
     assert driver.returncode == 1
-    assert "[scheduler-lost]" in error.splitlines()[-1]
+    # The library may log a line of its own after ours.
+    assert "[scheduler-lost]" in error
     finish(place, as_calm)
 
 

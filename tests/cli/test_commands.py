@@ -79,7 +79,8 @@ def test_plan_json(simulated, tmp_path):
 def test_info_json(store):
     facts = json.loads(bgmatch("info", store, "--json").stdout)
     assert set(facts) == {
-        *("store", "tract", "band", "unit", "visits", "patches", "bin_size", "run", "finished"),
+        *("store", "tract", "band", "unit", "visits", "patches", "bin_size", "run", "version"),
+        "finished",
         *("reference", "overlaps", "rejected", "timings"),
     }
     assert facts["finished"] is True

@@ -5,7 +5,7 @@ import pytest
 from bgmatch_dask.errors import Rejected, StoreError
 from bgmatch_dask.store import Ledger, Location, Receipt
 from bgmatch_dask.store.receipt import Basis
-from bgmatch_dask.store.traffic import Written
+from bgmatch_dask.store.traffic import Written, recorded
 
 
 @pytest.fixture
@@ -107,6 +107,24 @@ def test_many_segments_become_one(place):
     assert max(counts) <= 33
     found = Ledger(place, "main").read("coadd")
     assert {r.figures["n"] for r in found.values()} == set(range(200))
+
+
+def test_the_number_of_objects_and_the_bytes_written_do_not_grow_with_every_unit(place):
+    ledger = Ledger(place, "main")
+    units = 4000
+    with recorded() as traffic:
+        written = 0
+        for start in range(0, units, 4):
+            ledger.append("coadd", [_receipt(f"u{i}", n=i) for i in range(start, start + 4)])
+            written += sum(item.size for item in traffic.written)
+            traffic.objects.clear()
+            assert len(_segments(place)) <= 33
+    stored = sum(place.size(name) for name in _segments(place))
+    # Every receipt is copied a few times, as often as the logarithm of their number.
+    assert written < 8 * stored
+    found = Ledger(place, "main").read("coadd")
+    assert list(found) == [f"u{i}" for i in range(units)]
+    assert found["u3999"].figures["n"] == 3999
 
 
 def test_a_crash_while_merging_loses_nothing(place, monkeypatch):
