@@ -9,26 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from benchmarks.job import cluster, job_config, run_job, simulated, warm_up
 from benchmarks.measure import ROOT
 from benchmarks.results import Cell, Check, PartResult, Plot, Table, spread
 from benchmarks.sizes import Size
-from bgmatch_dask.background.offsets import at_superpixels
-from bgmatch_dask.background.solution import Solution, SolveConfig
-from bgmatch_dask.background.solve import solve_offsets
-from bgmatch_dask.background.superpixels import SuperpixelSums
-from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.config import load_config
-from bgmatch_dask.pipeline import stages
-from bgmatch_dask.pipeline.context import RunContext
-from bgmatch_dask.pipeline.engine import SerialEngine
 from bgmatch_dask.pipeline.plan import make_plan
 from bgmatch_dask.pipeline.run import run_tract
 from bgmatch_dask.report.truth_table import TruthRow, compare_with_truth
-from bgmatch_dask.store import Ledger
 from bgmatch_dask.warps.simulation import SimulationConfig
 
 if TYPE_CHECKING:
@@ -45,7 +34,6 @@ _TEXT = (
     "averaged noise away. On real tiles there is no truth: overlaps are left out of the solution "
     "in five turns and predicted from the others."
 )
-Pair = tuple[Visit, Visit]
 
 
 def run(size: Size, work: Path) -> PartResult:
@@ -169,33 +157,10 @@ def _orion(work: Path) -> tuple[Table, float]:
         "inputs": {"paths": [str(_ORION)], "profile": "2mass"},
         "store": {"url": str(store)},
     }
-    plan = make_plan(load_config(values=values))
-    run_tract(plan)
-    context = RunContext(
-        plan, Ledger(plan.location, plan.config.run), SerialEngine(), ()
-    ).with_store(rebin=False)
-    ingested = stages.ingest(context)
-    choice, sums = stages.reference(context, ingested)
-    coverage = {visit: part.count > 0 for visit, part in sums.items()}
-    differences = stages.difference(context, ingested, choice, coverage)
-    pairs = list(differences)
-    before, after = [], []
-    for fold in range(_FOLDS):
-        kept = {p: differences[p] for i, p in enumerate(pairs) if i % _FOLDS != fold}
-        with threadpool_limits(1):
-            solution = solve_offsets(
-                kept,
-                coverage,
-                context.plan.spec.grid,
-                choice.visit,
-                SolveConfig(order=plan.config.match.order, smoothing=plan.config.match.smoothing),
-                cost_order=choice.cost_order,
-            )
-        for i, pair in enumerate(pairs):
-            if i % _FOLDS == fold and _tied_pair(pair, solution):
-                a, b = _left_out(pair, differences[pair], solution)
-                before.append(a)
-                after.append(b)
+    overrides = [f"match.cross_validation={_FOLDS}"]
+    summary = run_tract(make_plan(load_config(values=values, overrides=overrides)))
+    overlaps = summary["cross_validation"]["overlaps"]
+    before, after = ([row[name] for row in overlaps] for name in ("before", "mean"))
     rms = [float(np.sqrt(np.mean(np.square(part)))) for part in (before, after)]
     middle = [float(np.median(np.abs(part))) for part in (before, after)]
     table = Table(
@@ -209,23 +174,3 @@ def _orion(work: Path) -> tuple[Table, float]:
         "whose two visits nothing else ties are left out.",
     )
     return table, rms[1]
-
-
-def _tied_pair(pair: Pair, solution: Solution) -> bool:
-    """Whether both visits still hang together without the pair."""
-    return any(set(pair) <= set(component.visits) for component in solution.components)
-
-
-def _left_out(pair: Pair, sums: SuperpixelSums, solution: Solution) -> tuple[float, float]:
-    """Return the mean difference of a pair, and what the offsets leave of it."""
-    hub, visit = (_offset(v, solution) for v in pair)
-    used = sums.count > 0
-    n = float(sums.count[used].sum())
-    left = sums.mean - (visit - hub)
-    return float(sums.total[used].sum()) / n, float((sums.count * left)[used].sum()) / n
-
-
-def _offset(visit: Visit, solution: Solution) -> NDArray[np.float64]:
-    if visit not in solution.offsets:
-        return np.zeros(solution.grid.shape)
-    return at_superpixels(solution.offsets[visit])

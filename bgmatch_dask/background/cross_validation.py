@@ -33,8 +33,10 @@ class LeftOut:
     """Second visit."""
     n_superpixels: int
     """Superpixels compared."""
+    before: float
+    """Mean difference hub − visit before matching, weighted by pixels [image unit]."""
     mean: float
-    """Mean difference hub − visit after matching, weighted by pixels [image unit]."""
+    """The same after matching with offsets that have not seen it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,12 @@ class CrossValidation:
     """By pair."""
     untied: tuple[Pair, ...]
     """Overlaps without which nothing ties the two visits: nothing predicts them."""
+
+    @property
+    def rms_before(self) -> float:
+        """Root mean square of the same means before matching; NaN without any."""
+        means = np.array([o.before for o in self.overlaps])
+        return float(np.sqrt(np.mean(means**2))) if means.size else float("nan")
 
     @property
     def rms(self) -> float:
@@ -105,8 +113,10 @@ def _predicted(solution: Solution, pair: Pair, sums: SuperpixelSums, used: Plane
     hub, visit = pair
     offset = _offset(solution, visit) - _offset(solution, hub)
     n = sums.count[used]
-    mean = float((n * (sums.mean - offset)[used]).sum() / n.sum())
-    return LeftOut(hub, visit, int(used.sum()), mean)
+    before, mean = (
+        float((n * values[used]).sum() / n.sum()) for values in (sums.mean, sums.mean - offset)
+    )
+    return LeftOut(hub, visit, int(used.sum()), before, mean)
 
 
 def _offset(solution: Solution, visit: Visit) -> Array:

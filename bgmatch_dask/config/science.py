@@ -79,6 +79,8 @@ class MatchConfig(Section):
     """Largest number of hub visits; default: chosen from the coverage."""
     iterations: int = Field(default=0, ge=0, le=20)
     """Build the reference from the matched hubs and match to it, so often; 0: only if asked for."""
+    cross_validation: int = Field(default=0, ge=0, le=50)
+    """Leave overlaps out in so many turns and predict them, each turn a solution; 0: not at all."""
     gate: Literal["warn", "drop", "fail"] = "warn"
     """A match beyond a limit: `warn` says so, `drop` leaves it out of the coadd, `fail` stops."""
     gate_ratio: float = Field(default=1.1, gt=0)

@@ -40,7 +40,7 @@ def stored_config(location: Location, run: str) -> RunConfig:
         ``run-unknown`` when the store has no such run, ``config-corrupt`` when what it keeps
         cannot be read.
     """
-    name = f"runs/{run}/config.json"
+    name = f"runs/{run_of(run)}/config.json"
     if not location.exists(name):
         raise StoreError(
             "run-unknown",

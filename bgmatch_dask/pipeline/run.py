@@ -8,8 +8,11 @@ from dataclasses import asdict, astuple, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from bgmatch_dask import __version__
+from bgmatch_dask.background.cross_validation import cross_validate
 from bgmatch_dask.background.diagnostics import (
     GateLimits,
     VisitDiagnostics,
@@ -168,6 +171,7 @@ def _match_jointly(
     patch_of = patch_of_superpixels(spec.grid, spec.geometry.patches)
     warps = diagnose_patches(solution, differences, coverage, patch_of, limits)
     rows = [diagnostic_row(found, patch) for (_, patch), found in warps.items()]
+    left_out = _cross_validated(run, differences, coverage, choice)
     matching = replace(matching, gated=judge(visits, config, matching.reference))
     _save_diagnostics(run, [diagnostic_row(d, None) for d in diagnostics], visits, rows)
     overlaps = measure_overlaps(differences, solution)
@@ -176,6 +180,7 @@ def _match_jointly(
         "unmatched": [],
         "pairs": [asdict(overlap) for overlap in overlaps],
         "overlaps": asdict(overlap_figures(overlaps)),
+        **({"cross_validation": left_out} if left_out else {}),
         "solver": {
             "noise factor": solution.noise_factor,
             "slope prior": solution.slope_prior,
@@ -184,6 +189,36 @@ def _match_jointly(
             "components": len(solution.components),
             **({"convergence": list(changes)} if changes else {}),
         },
+    }
+
+
+def _cross_validated(
+    run: RunContext,
+    differences: Mapping[tuple[Visit, Visit], SuperpixelSums],
+    coverage: Mapping[Visit, NDArray[np.bool_]],
+    choice: ReferenceChoice,
+) -> dict[str, Any]:
+    """Return how well overlaps are predicted that took no part, where that is asked for."""
+    config = run.plan.config
+    if config.match.cross_validation < 1:
+        return {}
+    with run.stage("cross-validation"), threadpool_limits(1):
+        found = cross_validate(
+            differences,
+            coverage,
+            run.plan.spec.grid,
+            choice.visit,
+            stages.solve_config(config),
+            folds=config.match.cross_validation,
+            cost_order=choice.cost_order,
+        )
+    return {
+        "folds": config.match.cross_validation,
+        "pairs": len(found.overlaps),
+        "untied": len(found.untied),
+        "rms_before": found.rms_before,
+        "rms": found.rms,
+        "overlaps": [asdict(overlap) for overlap in found.overlaps],
     }
 
 

@@ -337,7 +337,7 @@ def _read_block(*, url: str, path: str, block_id: tuple[int, ...]) -> NDArray[An
         plane = np.full(array.shape[-2:], array.fill_value, array.dtype)
     else:
         # The last two axes are in one block, so that their block numbers are zero.
-        plane = np.asarray(array[block_id[:-2]])
+        plane = open_store(url).read_plane(path, block_id[:-2])
     return plane.reshape((1,) * (len(block_id) - 2) + plane.shape)
 
 

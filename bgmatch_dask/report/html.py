@@ -180,9 +180,26 @@ def _facts(summary: Mapping[str, Any]) -> list[Fact]:
             f"{_num(before, 3)} → {_num(after, 3)} {summary['unit']}",
             f"pairs of visits: {overlaps['pairs']}{gain}",
         ),
+        *_left_out(summary),
         Fact("Gate", f"{warned} warned", f"of {len(visits)} visits"),
         Fact("Inputs rejected", str(len(summary["rejected"]))),
         Fact("Wall time", f"{seconds:.3g} s", f"{summary['plan']['units']} units (visit, patch)"),
+    ]
+
+
+def _left_out(summary: Mapping[str, Any]) -> list[Fact]:
+    """Return the figure of overlaps that the solution had not seen, where it was measured."""
+    found = summary.get("cross_validation")
+    if not found:
+        return []
+    untied = f"; {found['untied']} that nothing else ties are not predicted"
+    return [
+        Fact(
+            "Rms of overlaps left out",
+            f"{_num(found['rms_before'], 3)} → {_num(found['rms'], 3)} {summary['unit']}",
+            f"{found['pairs']} pairs, each predicted from the others"
+            f"{untied if found['untied'] else ''}",
+        )
     ]
 
 

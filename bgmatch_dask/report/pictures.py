@@ -33,6 +33,7 @@ _FLOW = (
     "difference",
     "built",
     "solve",
+    "cross-validation",
     "per_warp",
     "match",
     "coadd",

@@ -13,6 +13,7 @@ from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.store.layout import TractSpec, read_spec
 from bgmatch_dask.store.location import Location, bucket_missing, faults
+from bgmatch_dask.store.lost import was_written
 from bgmatch_dask.store.shards import ShardBuilder, ShardCodec
 from bgmatch_dask.store.traffic import add_traffic, note_delete
 
@@ -86,10 +87,20 @@ class TractStore:
         Raises
         ------
         StoreError
-            ``store-corrupt`` when stored bytes are not those that were written.
+            ``store-corrupt`` when stored bytes are not those that were written, or are gone.
         """
         ys, xs = box.slices_in(self.spec.geometry.patches.plane_box(patch))
         return self._read(f"{kind or self.spec.kind}/{plane}", (visit, patch, ys, xs))
+
+    def read_plane(self, path: str, index: tuple[int, ...]) -> NDArray[Any]:
+        """Read one whole plane of an array by the places on its leading axes.
+
+        Raises
+        ------
+        StoreError
+            ``store-corrupt`` when stored bytes are not those that were written, or are gone.
+        """
+        return self._read(path, (*index, slice(None), slice(None)))
 
     def write_plane(
         self, plane: str, visit: int, patch: int, values: NDArray[Any], *, kind: str | None = None
@@ -185,8 +196,23 @@ class TractStore:
             array, region
         ):
             raise self._corrupt(path, region, "the object is empty")
+        if _is_fill(array, values):
+            name = _object_of(array, region)
+            if not self.location.exists(name):
+                self._refuse_lost(path, region, name)
         add_traffic(values.nbytes)
         return values
+
+    def _refuse_lost(
+        self,
+        path: str,
+        region: tuple[int | slice, ...],
+        name: str,
+        cause: Exception | None = None,
+    ) -> None:
+        """Refuse a missing object that a receipt speaks of: it is not an empty plane."""
+        if was_written(self.location, self.spec.kind, name):
+            raise self._corrupt(path, region, "the object is gone") from cause
 
     def codec(self, path: str) -> ShardCodec | None:
         """Return how the shards of an array are made here, None where that is left to Zarr."""
@@ -222,7 +248,8 @@ class TractStore:
             return codec.decode_ranges(
                 table, lambda starts, ends: self.location.read_ranges(name, starts, ends), window
             )
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            self._refuse_lost(array.path, region, name, error)
             # A plane that holds nothing is not stored.
             shape = tuple(
                 len(range(*p.indices(n))) for p, n in zip(window, codec.shape, strict=True)
@@ -235,8 +262,7 @@ class TractStore:
 
     def _is_hollow(self, array: zarr.Array[Any], region: tuple[int | slice, ...]) -> bool:
         """Whether a crash of the machine left a file without bytes, which Zarr takes for none."""
-        index = tuple(part if isinstance(part, int) else 0 for part in region)
-        name = f"{array.path}/{array.metadata.encode_chunk_key(index)}"
+        name = _object_of(array, region)
         folder = self.location.local_path
         if folder is None:
             return self.location.size(name) == 0
@@ -319,6 +345,12 @@ class PlaneWriter:
             f"a time; {what}",
             where=self.store.location.url,
         )
+
+
+def _object_of(array: zarr.Array[Any], region: tuple[int | slice, ...]) -> str:
+    """Return the object that the first pixel of a region lies in."""
+    index = tuple(part if isinstance(part, int) else 0 for part in region)
+    return f"{array.path}/{array.metadata.encode_chunk_key(index)}"
 
 
 def _is_fill(array: zarr.Array[Any], values: NDArray[Any]) -> bool:

@@ -17,7 +17,7 @@ from bgmatch_dask.pipeline.plan import make_plan
 from bgmatch_dask.pipeline.results import load_summary
 from bgmatch_dask.pipeline.run import run_tract
 from bgmatch_dask.pipeline.verify import repair_store, verify_store
-from bgmatch_dask.store import Location
+from bgmatch_dask.store import Location, open_store
 from bgmatch_dask.store.lock import hold_store
 from tests.chaos.tract import tiny_job
 
@@ -87,6 +87,22 @@ def test_receipts_and_commits_that_changed_are_found(copy, name, code, fault):
     with pytest.raises(StoreError) as caught:
         load_summary(copy, "main") if name == COMMIT else run_tract(make_plan(job))
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("kind", ["chunk", "shard index", "mask", "matched warp", "coadd"])
+def test_a_deleted_plane_is_not_read_as_an_empty_one(copy, kind):
+    path, _, index = KINDS[kind].partition("/c/")
+    places = tuple(map(int, index.split("/")))[:-2]
+    store = open_store(copy.url)
+    assert store.read_plane(path, places).size
+    copy.delete(KINDS[kind])
+    with pytest.raises(StoreError) as caught:
+        store.read_plane(path, places)
+    assert caught.value.code == "store-corrupt"
+    name = {"chunk": "image", "shard index": "variance", "coadd": "coadd"}.get(kind)
+    if name:
+        with pytest.raises(StoreError, match="is gone"):
+            open_tract(copy.url)[name].load()
 
 
 def test_a_commit_without_its_receipts_is_found(copy):

@@ -125,6 +125,15 @@ def test_offsets_meet_the_truth(serial, simulated):
         assert row.ratio < (3.0 if row.overlaps_reference else 6.0)
 
 
+def test_overlaps_are_predicted_by_a_solution_that_has_not_seen_them(job):
+    fields = {"cross_validation": 3}
+    validated = job.model_copy(update={"match": job.match.model_copy(update=fields)})
+    found = run_tract(make_plan(validated))["cross_validation"]
+    assert found["folds"] == 3
+    assert found["pairs"] == len(found["overlaps"]) > 3
+    assert found["rms"] < 0.2 * found["rms_before"]
+
+
 def test_adjacent_patches_render_identical_offsets(serial):
     store = open_store(serial[0].url)
     patches = store.spec.geometry.patches

@@ -82,6 +82,13 @@ def test_a_run_without_data_or_numbers_has_a_report_too():
     assert "– → – DN" in text
 
 
+def test_overlaps_that_were_left_out_are_told_if_there_are_any():
+    found = {"folds": 5, "pairs": 40, "untied": 2, "rms_before": 8.0, "rms": 0.25}
+    text = "".join(_Elements(render_report(summary() | {"cross_validation": found}, [])).text)
+    assert "8.00 → 0.250 DN" in text
+    assert "40 pairs, each predicted from the others; 2 that nothing else ties" in text
+
+
 def test_same_run_same_bytes(tmp_path):
     location = build_tiny_store(tmp_path)
     first = Path(write_report(location, RUN)).read_bytes()
