@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
@@ -40,7 +40,7 @@ EXTRAS = {
 """Kinds of clusters that need a package of their own: the module to import."""
 
 _REPLACE_SECONDS = 2.0
-"""How often a local cluster is made whole."""
+"""How often workers that are gone are asked for again."""
 
 
 @contextmanager
@@ -173,19 +173,20 @@ def _local(config: ClusterConfig) -> Iterator[Client]:
                 _scale(cluster, config)
                 yield client
             else:
-                with _replaced(cluster, config.workers):
+                with _replaced(cluster, lambda: cluster.scale(config.workers)):
                     yield client
 
 
 @contextmanager
-def _replaced(cluster: LocalCluster, workers: int) -> Iterator[None]:
-    """Start workers for those that left for good.
+def _replaced(cluster: Any, ask: Callable[[], None]) -> Iterator[None]:  # noqa: ANN401
+    """Start workers for those that left for good, by asking again and again for what is wanted.
 
     A nanny starts a worker again that dies, but not one that closes itself; and the cluster ends
     the nanny of a worker that is not back after ``distributed.deploy.lost-worker-timeout``. It
-    starts others only when it is scaled, so that a run would wait for ever once all are gone.
+    starts others only when it is scaled, so that a run would wait for ever once all are gone. The
+    same holds for a batch job that was ended, also where the number of workers adapts to the work.
     """
-    look = PeriodicCallback(lambda: cluster.scale(workers), _REPLACE_SECONDS * 1000)
+    look = PeriodicCallback(ask, _REPLACE_SECONDS * 1000)
     loop = cast("IOLoop", cluster.loop)
     loop.add_callback(look.start)
     try:
@@ -204,7 +205,9 @@ def _address(config: ClusterConfig) -> Iterator[Client]:
 def _slurm(config: ClusterConfig) -> Iterator[Client]:
     with slurm_cluster(config) as cluster:
         _scale(cluster, config)
-        with Client(cluster) as client:
+        # As many jobs as are wanted at this moment, whether they run, wait or are gone.
+        again = _replaced(cluster, lambda: cluster.scale(jobs=len(cluster.worker_spec)))
+        with Client(cluster) as client, again:
             yield client
 
 

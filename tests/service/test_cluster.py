@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+from contextlib import suppress
+from types import SimpleNamespace
 
+import dask
 import psutil
 import pytest
 from distributed import Client
@@ -71,6 +77,46 @@ def test_a_slurm_job_starts_single_threaded_workers():
     assert "#SBATCH -t 02:00:00" in script
     assert "export NUMBA_NUM_THREADS=1" in script
     assert "--nthreads 1" in script
+
+
+def runner_of_jobs():
+    """Return the library's cluster class whose jobs are scripts that run on this machine."""
+    local = pytest.importorskip("dask_jobqueue.local")
+    started = {}
+
+    class Job(local.LocalJob):
+        async def _submit_job(self, script_filename):
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            job = subprocess.Popen(["bash", script_filename], start_new_session=True, **quiet)
+            started[str(job.pid)] = job
+            return str(job.pid)
+
+        @classmethod
+        async def _close_job(cls, job_id, cancel_command):
+            job = started.pop(job_id)
+            with suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+
+    class Cluster(local.LocalCluster):
+        job_cls = Job
+
+    return Cluster
+
+
+def test_a_batch_job_that_was_ended_is_asked_for_again(monkeypatch):
+    runner = SimpleNamespace(SLURMCluster=runner_of_jobs())
+    monkeypatch.setattr("bgmatch_dask.service.cluster.load_extra", lambda kind: runner)
+    monkeypatch.setattr("bgmatch_dask.service.cluster._REPLACE_SECONDS", 0.2)
+    quick = {"distributed.deploy.lost-worker-timeout": "100ms"}
+    options = {"scheduler_options": OFFLINE["scheduler_options"]}
+    config = ClusterConfig(kind="slurm", workers=1, memory_limit="1GB", options=options)
+    with dask.config.set(quick), connect(config) as client:
+        wait_until(lambda: len(client.nthreads()) == 1, "a worker")
+        client.submit(_pause, 0).result()
+        first = client.run(os.getpid)
+        os.kill(next(iter(first.values())), signal.SIGKILL)
+        wait_until(lambda: client.nthreads().keys() - first.keys(), "another worker")
 
 
 OFFLINE = {
