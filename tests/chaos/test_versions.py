@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import dask
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -61,7 +62,7 @@ def changed(place, **sections):
 
 def seen(place, run="main"):
     """Return every array that readers see of a run, and its offsets."""
-    with open_tract(place.url, run) as dataset:
+    with dask.config.set(scheduler="synchronous"), open_tract(place.url, run) as dataset:
         arrays = {name: np.asarray(dataset[name]).tobytes() for name in dataset.variables}
     offsets = open_offsets(place.url, run)
     return arrays | {f"offset of {v}": offsets[v].nodes.tobytes() for v in offsets}
