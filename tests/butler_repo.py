@@ -15,14 +15,22 @@ FIRST_PATCH = 40
 """Patch numbers of the sky map are not those of the store."""
 
 
-def make_repo(root: Path, warps: Path) -> Path:
-    """Make a repository that holds the warps as ``direct_warp`` and return its folder."""
-    from lsst.daf.butler import Butler, DatasetRef, DatasetType, FileDataset
+def make_repo(root: Path, warps: Path, files: str | None = None) -> Path:
+    """Make a repository that holds the warps as ``direct_warp`` and return its folder.
 
-    Butler.makeRepo(str(root))
+    ``files`` is the place of its files, where that is not the folder itself: ``s3://…``.
+    """
+    from lsst.daf.butler import Butler, Config, DatasetRef, DatasetType, FileDataset
+
+    if files is None:
+        Butler.makeRepo(str(root))
+    else:
+        database = {"db": "sqlite:///<butlerRoot>/gen3.sqlite3"}
+        config = Config({"datastore": {"root": files}, "registry": database})
+        Butler.makeRepo(str(root), config=config, forceConfigRoot=False)
     butler = Butler.from_config(str(root), writeable=True, run=COLLECTION)
-    files = sorted(warps.glob("warp_v*_p*.fits"))
-    labels = [re.fullmatch(r"warp_v(\d+)_p(\d+)", path.stem).groups() for path in files]
+    paths = sorted(warps.glob("warp_v*_p*.fits"))
+    labels = [re.fullmatch(r"warp_v(\d+)_p(\d+)", path.stem).groups() for path in paths]
     _insert_dimensions(butler.registry, labels)
     kind = DatasetType(
         "direct_warp",
@@ -32,7 +40,7 @@ def make_repo(root: Path, warps: Path) -> Path:
     )
     butler.registry.registerDatasetType(kind)
     data = []
-    for path, (visit, patch) in zip(files, labels, strict=True):
+    for path, (visit, patch) in zip(paths, labels, strict=True):
         data_id = butler.registry.expandDataId(
             instrument=INSTRUMENT,
             visit=int(visit),

@@ -38,8 +38,6 @@ pytest.importorskip("lsst.daf.butler")
 pytestmark = [
     # These come from inside the Butler and its database, not from us.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:lsst"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 WHERE = f"tract = {TRACT} AND skymap = '{SKYMAP}' AND band = 'i'"
@@ -106,6 +104,23 @@ def test_the_same_warps_give_the_same_bytes_as_a_folder(finished, warps, tmp_pat
     assert names
     for name in names:
         assert finished.read_bytes(name) == folder.read_bytes(name), name
+
+
+def test_the_files_of_a_repository_may_lie_in_an_object_store(
+    finished, warps, tmp_path, s3, monkeypatch
+):
+    pytest.importorskip("boto3")
+    monkeypatch.setenv("S3_ENDPOINT_URL", s3.endpoint)
+    bucket = s3.make_bucket()
+    repo = make_repo(tmp_path / "repo", warps, f"{bucket}/files")
+    plan = make_plan(job(repo, tmp_path / "t.zarr"))
+    assert {file.path.partition("/LSSTCam")[0] for task in plan.ingest for file in task.files} == {
+        f"{bucket}/files"
+    }
+    run_tract(plan)
+    there = Location.of(str(tmp_path / "t.zarr"))
+    names = [n for n in finished.list("coadd") if "/c/" in n]
+    assert [n for n in names if there.read_bytes(n) != finished.read_bytes(n)] == []
 
 
 def test_the_table_of_visits_comes_from_the_registry(finished):
