@@ -7,21 +7,31 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from bgmatch_dask.background.observations import Observations
+from bgmatch_dask.background.samples import Samples
 from bgmatch_dask.geometry import SuperpixelGrid
 from bgmatch_dask.numerics.keys import TAPS, keys_averages
-from bgmatch_dask.numerics.tap_kernels import StripOrder, TapRows
+from bgmatch_dask.numerics.tap_kernels import TapRows
 
-__all__ = ("GUARD", "NodeLayout", "NodeWindow", "lay_out", "node_shape", "superpixel_rows", "taps")
+__all__ = (
+    "GUARD",
+    "NodeLayout",
+    "NodeWindow",
+    "lay_out",
+    "node_shape",
+    "on_tract",
+    "sample_rows",
+    "superpixel_rows",
+    "taps",
+)
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 GUARD = 2
 """Nodes before the first superpixel of the tract."""
-
-_STRIP = TAPS - 1  # Two nodes of one row of the operator are at most this far apart.
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,11 @@ class NodeWindow:
         """Number of nodes."""
         return self.nx * self.ny
 
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Where the nodes lie on those of the tract."""
+        return slice(self.y0, self.y0 + self.ny), slice(self.x0, self.x0 + self.nx)
+
 
 @dataclass(frozen=True, slots=True)
 class NodeLayout:
@@ -55,24 +70,25 @@ class NodeLayout:
     """Nodes of every unknown visit."""
     starts: Index
     """First unknown of each visit, and the number of unknowns."""
-    order: StripOrder
-    """Order of the unknowns in strips of the tract."""
 
     @property
     def n_nodes(self) -> int:
         """Number of unknown node values."""
         return int(self.starts[-1])
 
-    @property
-    def work(self) -> float:
-        """Floating point operations of a direct solution with its selected inverse."""
-        return 8.0 * float((self.order.sizes.astype(np.float64) ** 3).sum())
-
 
 def node_shape(grid: SuperpixelGrid, pitch: int) -> tuple[int, int]:
     """Return the shape ``(ny, nx)`` of the node grid of a tract, with its guard nodes."""
     ny, nx = grid.shape
     return (_last_node(ny - 1, pitch) + 1, _last_node(nx - 1, pitch) + 1)
+
+
+def on_tract(nodes: Array, window: NodeWindow, shape: tuple[int, int]) -> Array:
+    """Continue a visit's nodes over the tract: constant beyond its window, hence bounded."""
+    y = (window.y0, shape[0] - window.y0 - window.ny)
+    x = (window.x0, shape[1] - window.x0 - window.nx)
+    out: Array = np.pad(nodes, (y, x), mode="edge")
+    return out
 
 
 def _first_node(superpixel: int, pitch: int) -> int:
@@ -99,16 +115,11 @@ def lay_out(coverage: Sequence[NDArray[np.bool_]], grid: SuperpixelGrid, pitch: 
     Returns
     -------
     NodeLayout
-        Unknowns in strips along the axis that makes the direct solution cheaper.
+        Nodes by visit, row and column.
     """
     windows = tuple(_window(plane, pitch) for plane in coverage)
     starts = np.concatenate([[0], np.cumsum([w.size for w in windows])]).astype(np.int64)
-    rows = _join([np.repeat(np.arange(w.y0, w.y0 + w.ny), w.nx) for w in windows])
-    columns = _join([np.tile(np.arange(w.x0, w.x0 + w.nx), w.ny) for w in windows])
-    by_row, by_column = (
-        NodeLayout(grid, pitch, windows, starts, _strips(line)) for line in (rows, columns)
-    )
-    return by_row if by_row.work <= by_column.work else by_column
+    return NodeLayout(grid, pitch, windows, starts)
 
 
 def _window(plane: NDArray[np.bool_], pitch: int) -> NodeWindow:
@@ -116,21 +127,6 @@ def _window(plane: NDArray[np.bool_], pitch: int) -> NodeWindow:
     y0, y1 = _first_node(ys[0], pitch), _last_node(ys[-1], pitch)
     x0, x1 = _first_node(xs[0], pitch), _last_node(xs[-1], pitch)
     return NodeWindow(x0, y0, x1 - x0 + 1, y1 - y0 + 1)
-
-
-def _join(parts: list[Index]) -> Index:
-    return np.concatenate(parts) if parts else np.empty(0, np.int64)
-
-
-def _strips(line: Index) -> StripOrder:
-    strip = line // _STRIP
-    # Strips without nodes separate parts that do not interact: they need no block.
-    _, block = np.unique(strip, return_inverse=True)
-    sizes = np.bincount(block)
-    order = np.argsort(block, kind="stable")
-    local = np.empty(len(block), np.int64)
-    local[order] = np.arange(len(block)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return StripOrder(block.astype(np.int64), local, sizes.astype(np.int64))
 
 
 def taps(observations: Observations, layout: NodeLayout) -> TapRows:
@@ -174,16 +170,30 @@ def _first_taps(end: Index, layout: NodeLayout, y: Index, x: Index) -> tuple[Ind
     return np.where(known, first, -1), np.where(known, nx[at], 0)
 
 
-def superpixel_rows(layout: NodeLayout, visit: int, sy: Index, sx: Index) -> TapRows:
-    """Return the operator that averages one unknown visit's surface over full superpixels."""
-    window = layout.windows[visit]
-    out = []
-    for index, first, count in ((sy, window.y0, window.ny), (sx, window.x0, window.nx)):
-        ends = [(index + half) / layout.pitch + GUARD for half in (-0.5, 0.5)]
-        limits = (np.full(len(index), first), np.full(len(index), first + count - 1))
-        out.append(keys_averages(ends[0], ends[1], *limits))
-    (y_base, y_weights), (x_base, x_weights) = out
-    start = layout.starts[visit] + (y_base - window.y0) * window.nx + (x_base - window.x0)
-    stride = np.full(len(sy), window.nx, np.int64)
-    none = np.full(len(sy), -1, np.int64)
-    return TapRows(start, stride, none, np.zeros_like(stride), x_weights, y_weights)
+def sample_rows(layout: NodeLayout, samples: Samples, visit: int) -> sparse.csr_matrix:
+    """Return the operator from a visit's nodes to its samples."""
+    own = slice(int(samples.starts[visit]), int(samples.starts[visit + 1]))
+    return _box_rows(layout, visit, [s[own] for s in samples.low], [s[own] for s in samples.high])
+
+
+def superpixel_rows(layout: NodeLayout, visit: int, sy: Index, sx: Index) -> sparse.csr_matrix:
+    """Return the operator that averages one visit's surface over full superpixels."""
+    y, x = sy.astype(np.float64), sx.astype(np.float64)
+    return _box_rows(layout, visit, [y - 0.5, x - 0.5], [y + 0.5, x + 0.5])
+
+
+def _box_rows(
+    layout: NodeLayout, visit: int, low: Sequence[Array], high: Sequence[Array]
+) -> sparse.csr_matrix:
+    window, n = layout.windows[visit], len(low[0])
+    bases, weights = [], []
+    for axis, (first, count) in enumerate(((window.y0, window.ny), (window.x0, window.nx))):
+        ends = [place[axis] / layout.pitch + GUARD for place in (low, high)]
+        limits = (np.full(n, first), np.full(n, first + count - 1))
+        base, weight = keys_averages(ends[0], ends[1], *limits)
+        bases.append(base[:, np.newaxis] - first + np.arange(TAPS))
+        weights.append(weight)
+    column = bases[0][:, :, np.newaxis] * window.nx + bases[1][:, np.newaxis, :]
+    value = weights[0][:, :, np.newaxis] * weights[1][:, np.newaxis, :]
+    starts = np.arange(n + 1) * TAPS**2
+    return sparse.csr_matrix((value.ravel(), column.ravel(), starts), shape=(n, window.size))

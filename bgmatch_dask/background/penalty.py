@@ -1,11 +1,11 @@
-"""The smoothness prior: what a surface costs beyond its plane.
+"""The smoothness prior: what a surface costs beyond its trend.
 
-For a visit with node values ``g`` and mean slope ``b`` (both unknown)::
+For a visit with node values ``g``, mean slope ``b`` and mean curvature ``c`` (all unknown)::
 
-    K = ∫ (g_xx² + 2 g_xy² + g_yy²) dA + ρ ∫ |∇g − b|² dA,
+    K = ∫ (g_xx − c_xx)² + 2 (g_xy − c_xy)² + (g_yy − c_yy)² dA + ρ ∫ |∇g − b − c·(x, y)|² dA,
 
-the bending energy of a thin plate, and a weak membrane on what is not plane, which keeps
-continuations from running away. A plane costs nothing. Lengths are in superpixels, so that
+the bending energy of a thin plate about a parabola, and a weak membrane, which keeps
+continuations from running away. A parabola costs nothing. Lengths are in superpixels, so that
 strengths mean the same at every node pitch.
 """
 
@@ -17,82 +17,64 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from bgmatch_dask.background.layout import NodeLayout, NodeWindow
+from bgmatch_dask.background.layout import NodeWindow
+from bgmatch_dask.geometry import SuperpixelGrid
 
-__all__ = ("MEMBRANE", "Penalty", "build_penalty")
+__all__ = ("MEMBRANE", "PLANE", "TREND", "Penalty", "build_penalty")
 
 Array = NDArray[np.float64]
-Index = NDArray[np.int64]
 
 MEMBRANE = 0.003
 """ρ: structure longer than about 2π/√ρ ≈ 115 superpixels feels the membrane, not the plate."""
+PLANE, TREND = 2, 5
+"""Terms of a trend: the slopes along x and y; and the curvatures xx, xy and yy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Penalty:
-    """``K`` of all visits: entries between nodes, and the parts that involve slopes.
+    """``K`` of one visit, for node values and terms of the trend."""
 
-    The slopes of visit ``v`` are the unknowns ``2 v`` (along x) and ``2 v + 1`` (along y),
-    counted after the nodes, in image units per superpixel.
-    """
-
-    row: Index
-    """Rows of the entries between nodes, each entry once, both triangles."""
-    column: Index
-    """Columns of the entries."""
-    value: Array
-    """Values of the entries."""
-    visit: Index
-    """Unknown visit of each entry."""
+    energy: sparse.csr_matrix
+    """Entries between nodes."""
     cross: Array
-    """Entries between the node of a row and its own visit's slopes, ``(n_nodes, 2)``."""
-    slope: Array
-    """Diagonal entries of the slopes, ``(n_visits, 2)``."""
-    owner: Index
-    """Unknown visit of each node."""
-
-    def forms(self, nodes: Array, slopes: Array) -> Array:
-        """Return every visit's ``θᵀ K θ``, nodes ``(n_nodes,)`` and slopes ``(n_visits, 2)``."""
-        n = len(self.slope)
-        own = self.value * nodes[self.row] * nodes[self.column]
-        mixed = 2.0 * nodes * (self.cross * slopes[self.owner]).sum(axis=1)
-        out: Array = (
-            np.bincount(self.visit, own, n)
-            + np.bincount(self.owner, mixed, n)
-            + (self.slope * slopes**2).sum(axis=1)
-        )
-        # Rounding must not make an energy negative.
-        return np.maximum(out, 0.0)
+    """Entries between nodes and terms, ``(n_nodes, TREND)``."""
+    trend: Array
+    """Entries between terms, ``(TREND, TREND)``."""
+    polynomials: Array
+    """Constant, slopes and curvatures at the nodes, ``(n_nodes, 1 + TREND)``."""
 
 
-def build_penalty(layout: NodeLayout, membrane: float = MEMBRANE) -> Penalty:
-    """Return ``K`` for a layout."""
-    grid, pitch = layout.grid, layout.pitch
+def build_penalty(
+    window: NodeWindow, grid: SuperpixelGrid, pitch: int, membrane: float = MEMBRANE
+) -> Penalty:
+    """Return ``K`` for the nodes of a visit."""
     unit = np.sqrt(grid.bin_x * grid.bin_y)
-    steps = (pitch * grid.bin_x / unit, pitch * grid.bin_y / unit)
-    cache: dict[tuple[int, int], tuple[sparse.coo_matrix, Array, Array]] = {}
-    rows, columns, values, visits, cross, slope = [], [], [], [], [], []
-    for v, window in enumerate(layout.windows):
-        key = (window.ny, window.nx)
-        if key not in cache:
-            cache[key] = _visit_energy(window, steps, membrane)
-        energy, mixed, own = cache[key]
-        rows.append(energy.row + layout.starts[v])
-        columns.append(energy.col + layout.starts[v])
-        values.append(energy.data)
-        visits.append(np.full(energy.nnz, v))
-        cross.append(mixed)
-        slope.append(own)
-    owner = np.repeat(np.arange(len(layout.windows)), [w.size for w in layout.windows])
-    return Penalty(
-        np.concatenate(rows).astype(np.int64),
-        np.concatenate(columns).astype(np.int64),
-        np.concatenate(values),
-        np.concatenate(visits),
-        np.concatenate(cross),
-        np.array(slope),
-        owner,
+    hx, hy = pitch * grid.bin_x / unit, pitch * grid.bin_y / unit
+    x, y = ((np.arange(n) - 0.5 * (n - 1)) * h for n, h in ((window.nx, hx), (window.ny, hy)))
+    one_x, one_y = sparse.identity(window.nx), sparse.identity(window.ny)
+    area = hx * hy
+    first, second = np.sqrt(membrane * area), np.sqrt(area)
+    parts = []
+    for matrix, scale, terms in (
+        (sparse.kron(one_y, _differences(window.nx, 2)) / hx**2, second, _constant(2)),
+        (
+            sparse.kron(_differences(window.ny, 1), _differences(window.nx, 1)) / area,
+            np.sqrt(2.0) * second,
+            _constant(3),
+        ),
+        (sparse.kron(_differences(window.ny, 2), one_x) / hy**2, second, _constant(4)),
+        (sparse.kron(one_y, _differences(window.nx, 1)) / hx, first, _slope(_middle(x), y, 0)),
+        (sparse.kron(_differences(window.ny, 1), one_x) / hy, first, _slope(x, _middle(y), 1)),
+    ):
+        wanted = terms if terms.ndim == 2 else np.tile(terms, (matrix.shape[0], 1))
+        parts.append((scale * matrix, scale * wanted))
+    rows = sparse.vstack([matrix for matrix, _ in parts]).tocsr()
+    terms = np.concatenate([wanted for _, wanted in parts])
+    yy, xx = (a.ravel() for a in np.meshgrid(y, x, indexing="ij"))
+    polynomials = np.stack(
+        [np.ones_like(xx), xx, yy, 0.5 * xx * xx, xx * yy, 0.5 * yy * yy], axis=1
     )
+    return Penalty((rows.T @ rows).tocsr(), -(rows.T @ terms), terms.T @ terms, polynomials)
 
 
 def _differences(n: int, order: int) -> sparse.csr_matrix:
@@ -100,20 +82,19 @@ def _differences(n: int, order: int) -> sparse.csr_matrix:
     return sparse.diags(stencil, range(order + 1), shape=(n - order, n), format="csr")
 
 
-def _visit_energy(
-    window: NodeWindow, steps: tuple[float, float], membrane: float
-) -> tuple[sparse.coo_matrix, Array, Array]:
-    hx, hy = steps
-    area = hx * hy
-    one_x, one_y = sparse.identity(window.nx), sparse.identity(window.ny)
-    dx = sparse.kron(one_y, _differences(window.nx, 1)) / hx
-    dy = sparse.kron(_differences(window.ny, 1), one_x) / hy
-    dxx = sparse.kron(one_y, _differences(window.nx, 2)) / hx**2
-    dyy = sparse.kron(_differences(window.ny, 2), one_x) / hy**2
-    dxy = sparse.kron(_differences(window.ny, 1), _differences(window.nx, 1)) / area
-    plate = dxx.T @ dxx + 2.0 * (dxy.T @ dxy) + dyy.T @ dyy
-    energy = area * (plate + membrane * (dx.T @ dx + dy.T @ dy))
-    ones = [np.ones(dx.shape[0]), np.ones(dy.shape[0])]
-    cross = -area * membrane * np.column_stack([dx.T @ ones[0], dy.T @ ones[1]])
-    own = area * membrane * np.array([dx.shape[0], dy.shape[0]], np.float64)
-    return sparse.coo_matrix(energy.tocsr()), cross, own
+def _middle(line: Array) -> Array:
+    return 0.5 * (line[1:] + line[:-1])
+
+
+def _constant(term: int) -> Array:
+    out = np.zeros(TREND)
+    out[term] = 1.0
+    return out
+
+
+def _slope(x: Array, y: Array, axis: int) -> Array:
+    """Return the terms of the trend's slope along x (axis 0) or y (axis 1) at all points."""
+    yy, xx = (a.ravel() for a in np.meshgrid(y, x, indexing="ij"))
+    one, zero = np.ones_like(xx), np.zeros_like(xx)
+    terms = (one, zero, xx, yy, zero) if axis == 0 else (zero, one, zero, xx, yy)
+    return np.stack(terms, axis=1)

@@ -1,4 +1,4 @@
-"""The strengths of the priors, chosen from the data.
+"""The strengths of the priors and the robust weights, chosen from the data.
 
 The priors are Gaussian, so that their strengths are variance components. They are found by
 maximising the restricted likelihood with the fixed-point steps of Fellner and Schall (in the
@@ -17,98 +17,141 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bgmatch_dask.background.normal_equations import (
-    DirectSolver,
-    SelectedInverse,
-    Strengths,
-    SurfaceSystem,
-    Theta,
-    solve_directly,
-)
-from bgmatch_dask.background.observations import Observations, with_systematics
-from bgmatch_dask.background.robust import huber_weights
+from bgmatch_dask.background.layout import taps
+from bgmatch_dask.background.observations import Observations
+from bgmatch_dask.background.penalty import PLANE, TREND
+from bgmatch_dask.background.robust import redescending_weights, robust_scale
+from bgmatch_dask.background.sky_system import SkySolver, SkySystem, Strengths, factorise
 from bgmatch_dask.background.solution import SolveConfig
+from bgmatch_dask.numerics.tap_kernels import TapRows, apply
 
-__all__ = ("Tuned", "at_least", "solve_with", "stronger", "tune")
+__all__ = ("Tuned", "tune")
 
 Array = NDArray[np.float64]
+Plane = NDArray[np.bool_]
 
-_FIRST_SMOOTHING = 1.0
+_FIRST_SMOOTHING = 0.05
 _FIRST_RIDGE = 10.0
+_FIRST_CURVATURE = 1e-2
 _BOUNDS = (1e-5, 1e7)
 # Parameters' worth of the common strength in every visit's own: much where narrow overlaps say
 # little of the inside of a visit, little where they say all.
 _POOL_LOOSE = 250.0
 _POOL_ANCHORED = 2.0
 _NOISE_FREE = 1e-20
-_REFINEMENTS = 2
+_CORRECTIONS = 8
+_CORRECTED = 1e-13
+_SMALL = 1e-5
 _STRONGER = 3.0
+_SETTLED = 0.2
+_STRIDE = 2.0
+_LONGEST = 5.0
+_LITTLE = 0.2
+_FEWEST = 1e-3
+_TINY = 1e-300
 _MAX_STRONGER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The differences, and how they are weighed."""
+
+    observations: Observations
+    """Observations whose ends all have a number."""
+    taps: TapRows
+    """Operator from the nodes to them."""
+    systematic: float
+    """Variance of every sample beyond photon noise."""
+    trust: Array
+    """Robust weight of each sample."""
+    pair_trust: Array
+    """Robust weight of each observation against the others of its site."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
     """Strengths, robust weights, and the solution they lead to."""
 
-    observations: Observations
-    """The data with their systematic noise."""
-    strengths: Strengths
-    """Strengths of the priors."""
-    robust: Array
-    """Robust weight of each observation."""
-    theta: Theta
-    """Solution on the nodes of the system."""
-    solver: DirectSolver
-    """Factorised equations of that solution."""
-    inverse: SelectedInverse
-    """Their inverse."""
+    data: Data
+    """The differences with their weights."""
+    solver: SkySolver
+    """Factorised equations of the solution."""
+    theta: Array
+    """Node values of all visits."""
+    left: Array
+    """What each sample still needs, less the sky of its site."""
     noise: float
     """Noise variance of a weight of one, unit squared."""
-    freedom: Array
-    """Effective parameters of each visit."""
+    evidence: tuple[_Evidence, ...]
+    """What each visit says about its strengths; none where nobody asked."""
     score: float
     """Generalised cross-validation, up to a factor."""
 
+    @property
+    def freedom(self) -> Array:
+        """Effective parameters of each visit, as far as they are known."""
+        known = [e.freedom for e in self.evidence]
+        return np.array(known) if known else np.zeros(len(self.solver.blocks))
+
+    @property
+    def strengths(self) -> Strengths:
+        """Strengths of the solution."""
+        return self.solver.strengths
+
 
 def tune(
-    system: SurfaceSystem,
+    system: SkySystem,
     observations: Observations,
-    anchored: NDArray[np.bool_],
+    anchored: Plane,
     config: SolveConfig,
+    start: Strengths | None = None,
 ) -> Tuned:
     """Choose strengths and robust weights together, and solve.
 
     Parameters
     ----------
     system
-        Normal equations on nodes for which a direct solution is affordable.
+        Normal equations.
     observations
-        The data.
+        The data, whose ends all have a number.
     anchored
-        Unknown visits whose slopes get no ridge.
+        Visits whose slopes get no ridge.
     config
         Given strengths, and numbers of iterations.
+    start
+        Strengths to begin with.
 
     Returns
     -------
     Tuned
         The last solution belongs to the weights and strengths that are returned with it.
     """
-    strengths = _first_strengths(anchored, config)
-    robust = np.ones(len(observations))
     chooses = config.smoothing is None or (config.slope_prior is None and not anchored.all())
-    tuned = solve_with(system, observations, strengths, robust)
-    for _ in range(config.n_strength if chooses else config.n_robust):
+    data = Data(
+        observations,
+        taps(observations, system.layout),
+        0.0,
+        np.ones(len(system.samples)),
+        np.ones(len(observations)),
+    )
+    strengths = _first_strengths(anchored, config) if start is None else start
+    zero = np.zeros(system.layout.n_nodes)
+    tuned = _solve(system, data, strengths, zero, judged=not chooses)
+    # What is absurd loses its say before strengths are taken from what is left.
+    for _ in range(config.n_robust):
         if tuned.noise == 0.0:
             return tuned
-        residual = observations.value - system.predict(tuned.theta)
-        # Residuals are smaller than errors by what the fit has used up.
-        lost = float(tuned.freedom.sum()) / observations.freedom
-        observations = with_systematics(observations, residual / np.sqrt(1.0 - lost))
-        robust = huber_weights(residual, np.sqrt(observations.variance), config.huber)
-        if chooses:
-            strengths = _next_strengths(tuned, config)
-        tuned = solve_with(system, observations, strengths, robust)
+        before, data = data, _reweighted(tuned, config)
+        tuned = _solve(system, data, strengths, tuned.theta, judged=not chooses)
+        if np.abs(data.trust - before.trust).max(initial=0.0) < _SETTLED:
+            break
+    if chooses:
+        tuned = _solve(system, data, strengths, tuned.theta)
+    for _ in range(config.n_strength if chooses else 0):
+        if tuned.noise == 0.0:
+            return tuned
+        data = _reweighted(tuned, config)
+        tuned = _solve(system, data, _next_strengths(tuned, config), tuned.theta)
     return _smoothest(tuned) if config.smoothing is None else tuned
 
 
@@ -120,100 +163,186 @@ def _smoothest(tuned: Tuned) -> Tuned:
     asks for prediction alone (Golub, Heath and Wahba 1979, Technometrics 21, 215).
     """
     for _ in range(_MAX_STRONGER):
-        other = stronger(tuned)
+        smoothing = np.minimum(_STRONGER * tuned.strengths.smoothing, _BOUNDS[1])
+        if np.array_equal(smoothing, tuned.strengths.smoothing):
+            break
+        strengths = replace(tuned.strengths, smoothing=smoothing)
+        other = _solve(tuned.solver.system, tuned.data, strengths, tuned.theta)
         if other.noise == 0.0 or other.score >= tuned.score:
             break
         tuned = other
     return tuned
 
 
-def stronger(tuned: Tuned) -> Tuned:
-    """Return the solution with three times the smoothness."""
-    return _with_smoothing(tuned, np.minimum(_STRONGER * tuned.strengths.smoothing, _BOUNDS[1]))
-
-
-def at_least(tuned: Tuned, smoothing: float) -> Tuned:
-    """Return the solution whose smoothness is nowhere weaker than a limit."""
-    return _with_smoothing(tuned, np.maximum(tuned.strengths.smoothing, smoothing))
-
-
-def _with_smoothing(tuned: Tuned, smoothing: Array) -> Tuned:
-    if np.array_equal(smoothing, tuned.strengths.smoothing):
-        return tuned
-    strengths = replace(tuned.strengths, smoothing=smoothing)
-    return solve_with(tuned.solver.system, tuned.observations, strengths, tuned.robust)
-
-
-def _first_strengths(anchored: NDArray[np.bool_], config: SolveConfig) -> Strengths:
+def _first_strengths(anchored: Plane, config: SolveConfig) -> Strengths:
     smoothing = _FIRST_SMOOTHING if config.smoothing is None else config.smoothing
-    ridge = _FIRST_RIDGE if config.slope_prior is None else config.slope_prior
-    low = _BOUNDS[0]
-    return Strengths(
-        np.full(len(anchored), max(smoothing, low)), np.where(anchored, 0.0, max(ridge, low))
+    slope = _FIRST_RIDGE if config.slope_prior is None else config.slope_prior
+    ridge = np.full((len(anchored), TREND), np.inf)
+    ridge[:, :PLANE] = np.where(anchored, 0.0, max(slope, _BOUNDS[0]))[:, np.newaxis]
+    # Where the smoothness is given it is the whole prior. Through narrow overlaps a parabola
+    # could grow along a chain.
+    if config.smoothing is None:
+        ridge[anchored, PLANE:] = _FIRST_CURVATURE
+    return Strengths(np.full(len(anchored), max(smoothing, _BOUNDS[0])), ridge)
+
+
+def _base(system: SkySystem, data: Data) -> Array:
+    """Return the weight of each sample but for its robust one."""
+    out: Array = data.observations.unit / (system.samples.photon + data.systematic)
+    return out
+
+
+def _solve(
+    system: SkySystem, data: Data, strengths: Strengths, start: Array, *, judged: bool = True
+) -> Tuned:
+    base = _base(system, data)
+    weights = base * data.trust
+    solver = factorise(system, weights, strengths)
+    theta, value = start, data.observations.value
+    # Samples have one mean box each; what pairs see in their own boxes is corrected for.
+    scale = float(np.abs(value).max(initial=0.0))
+    needed = system.samples.needed(value - apply(data.taps, theta), data.pair_trust)
+    for _ in range(_CORRECTIONS):
+        change = solver.step(needed, theta)
+        theta = theta + change
+        needed = system.samples.needed(value - apply(data.taps, theta), data.pair_trust)
+        typical = robust_scale(needed)
+        if np.abs(change).max(initial=0.0) <= max(_CORRECTED * scale, _SMALL * typical):
+            break
+    total = system.samples.of_sites(weights)
+    sky = system.samples.of_sites(weights * needed) / total
+    left = needed - sky[system.samples.site]
+    found = system.each(lambda v: _evidence(solver, theta, v)) if judged else []
+    freedom = sum(e.freedom for e in found)
+    # Huber's second proposal: what is weighted down counts with its limit, not with its size.
+    squares = float((weights * data.trust * left**2).sum())
+    taken = float((system.samples.of_sites(weights * data.trust) / total).sum())
+    n = float(data.trust.sum()) - taken - freedom
+    known = squares > _NOISE_FREE * scale**2 * float(weights.sum()) and n >= 1.0
+    noise = squares / n if known else 0.0
+    score = noise / n if known else 0.0
+    return Tuned(data, solver, theta, left, noise, tuple(found), score)
+
+
+def _reweighted(tuned: Tuned, config: SolveConfig) -> Data:
+    """Return the data with systematic noise and robust weights from the residuals."""
+    data, system = tuned.data, tuned.solver.system
+    samples, observations = system.samples, data.observations
+    count = samples.of_sites(np.ones(len(samples)))[samples.site]
+    free = 1.0 - 1.0 / count
+    # Residuals are smaller than errors by what the fit has used up.
+    n = float(free.sum())
+    lost = min(float(tuned.freedom.sum()) / n, 0.9)
+    left = _centred(tuned) / np.sqrt(free)
+    excess = robust_scale(left / np.sqrt(1.0 - lost)) ** 2 - float(np.median(samples.photon))
+    data = replace(data, systematic=max(excess, 0.0))
+    sigma = np.sqrt(samples.photon + data.systematic)
+    z = left / sigma
+    scale = robust_scale(z)
+    trust = redescending_weights(z / scale, config.huber) if scale > 0.0 else np.ones_like(z)
+    rest = observations.value - apply(data.taps, tuned.theta)
+    needed = samples.needed(rest, data.pair_trust)
+    apart = rest - (needed[samples.at_visit] - needed[samples.at_hub])
+    spread = np.sqrt(tuned.noise / observations.unit * (observations.photon + 2 * data.systematic))
+    pair_trust = redescending_weights(apart / spread, config.huber)
+    return replace(data, trust=trust, pair_trust=pair_trust)
+
+
+def _centred(tuned: Tuned) -> Array:
+    """Return what samples need less the median of their site: one bad visit does not move it."""
+    samples = tuned.solver.system.samples
+    order = np.lexsort((tuned.left, samples.site))
+    size = np.bincount(samples.site, minlength=samples.n_sites)
+    first = np.cumsum(size) - size
+    ranked = tuned.left[order]
+    middle = 0.5 * (ranked[first + (size - 1) // 2] + ranked[first + size // 2])
+    out: Array = tuned.left - middle[samples.site]
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """What one visit says about the strengths of its priors."""
+
+    freedom: float
+    """Effective parameters."""
+    fitted: float
+    """Parameters among those that the smoothness restrains."""
+    energy: float
+    """``K`` of its surface."""
+    squares: Array
+    """Squared terms of its trend."""
+    variances: Array
+    """Their variances, in units of the noise."""
+
+
+def _evidence(solver: SkySolver, theta: Array, visit: int) -> _Evidence:
+    system, prior = solver.system, solver.prior(visit)
+    penalty, terms, j = system.penalties[visit], prior.terms, prior.to_terms
+    cross, own = penalty.cross[:, terms], penalty.trend[np.ix_(terms, terms)]
+    alone, shared = solver.spectrum(visit)
+    jc = j @ alone + (j @ shared) @ shared.T
+    between = float(penalty.energy.multiply(alone).sum())
+    between += float((shared * (penalty.energy @ shared)).sum())
+    mixed = float((cross.T * jc).sum())
+    trace = between + 2.0 * mixed + float(((own @ j) * jc).sum())
+    trace += float((prior.covariance * own).sum())
+    strength = float(solver.strengths.smoothing[visit])
+    # A gauge has no trend, hence nothing that K leaves free.
+    gauge, n_terms = bool(system.gauge[visit]), len(terms)
+    n = 0.0 if system.rigid[visit] else len(alone) - (1.0 + TREND if gauge else 0.0)
+    rank = n + n_terms if gauge else n - 1.0
+    g = system.nodes(theta, visit)
+    b = j @ g
+    squares, variances = np.zeros(TREND), np.zeros(TREND)
+    squares[terms] = b**2
+    variances[terms] = np.diag(prior.covariance + jc @ j.T)
+    return _Evidence(
+        freedom=n - strength * (between + mixed),
+        fitted=max(rank - strength * trace, _FEWEST),
+        energy=max(float(g @ (penalty.energy @ g) + 2.0 * (g @ cross) @ b + b @ own @ b), 0.0),
+        squares=squares,
+        variances=variances,
     )
 
 
-def solve_with(
-    system: SurfaceSystem, observations: Observations, strengths: Strengths, robust: Array
-) -> Tuned:
-    """Solve directly with given strengths and robust weights.
-
-    The noise is 0 when nothing is left over: data without noise, or no more data than
-    parameters.
-    """
-    weights = observations.weight * robust
-    solver = solve_directly(system, weights, strengths)
-    theta = _refined(solver, weights, strengths, weights * observations.value)
-    inverse = solver.inverse()
-    bound = strengths.smoothing * inverse.traces()
-    bound += (strengths.ridge[:, np.newaxis] * inverse.slope_diagonal()).sum(axis=1)
-    freedom = system.rank + 3.0 - bound
-    residual = observations.value - system.predict(theta)
-    squares = float((weights * residual**2).sum())
-    left = float((robust * observations.share).sum()) - float(freedom.sum())
-    known = squares > _NOISE_FREE * float((weights * observations.value**2).sum()) and left >= 1.0
-    noise = squares / left if known else 0.0
-    score = noise / left if known else 0.0
-    return Tuned(observations, strengths, robust, theta, solver, inverse, noise, freedom, score)
-
-
-def _refined(solver: DirectSolver, weights: Array, strengths: Strengths, weighted: Array) -> Theta:
-    """Solve with iterative refinement: long chains would otherwise lose half the digits."""
-    system = solver.system
-    right = system.right_side(weighted)
-    between = system.node_penalty(strengths)
-    theta = solver.solve(right)
-    for _ in range(_REFINEMENTS):
-        product = system.multiply(theta, weights, strengths, between)
-        rest = Theta(right.nodes - product.nodes, right.slopes - product.slopes)
-        step = solver.solve(rest)
-        theta = Theta(theta.nodes + step.nodes, theta.slopes + step.slopes)
-    return theta
-
-
 def _next_strengths(tuned: Tuned, config: SolveConfig) -> Strengths:
-    system, old = tuned.solver.system, tuned.strengths
-    smoothing, ridge = old.smoothing, old.ridge
-    inverse = tuned.inverse
-    free = ridge > 0
+    old, system, found = tuned.strengths, tuned.solver.system, tuned.evidence
+    smoothing, ridge = old.smoothing.copy(), old.ridge.copy()
+    free, moving = ridge[:, 0] > 0, ~system.rigid
     if config.smoothing is None:
-        fitted = np.maximum(system.rank - smoothing * inverse.traces(), 1e-3)
-        energy = system.penalty.forms(tuned.theta.nodes, tuned.theta.slopes)
-        smoothing = _pooled(fitted, energy, tuned.noise, ~free)
+        fitted = np.array([e.fitted for e in found])
+        energy = np.array([e.energy for e in found])
+        size = np.diff(system.layout.starts)
+        aim = _pooled(fitted[moving], energy[moving], tuned.noise, ~free[moving])
+        ratio = np.clip(aim / smoothing[moving], 1.0 / _LONGEST, _LONGEST)
+        # Where little is fitted the steps go the right way, but not far enough.
+        stride = np.where((fitted < _LITTLE * size)[moving], _STRIDE, 1.0)
+        smoothing[moving] = np.clip(smoothing[moving] * ratio**stride, *_BOUNDS)
     if config.slope_prior is None and free.any():
-        fitted = 2.0 - (ridge[:, np.newaxis] * inverse.slope_diagonal()).sum(axis=1)
-        energy = (tuned.theta.slopes**2).sum(axis=1)
-        total = max(float(fitted[free].sum()), 1e-3)
-        spread = max(float(energy[free].sum()), 1e-300)
-        ridge = np.where(free, _limited(tuned.noise * total / spread), 0.0)
+        ridge[free, :PLANE] = _common(tuned, ridge, free, slice(0, PLANE))
+    curved = np.isfinite(ridge[:, PLANE]) & ~system.gauge & moving
+    if curved.any():
+        ridge[curved, PLANE:] = _common(tuned, ridge, curved, slice(PLANE, TREND))
     return Strengths(smoothing, ridge)
 
 
-def _pooled(fitted: Array, energy: Array, noise: float, anchored: NDArray[np.bool_]) -> Array:
+def _common(tuned: Tuned, ridge: Array, which: Plane, terms: slice) -> float:
+    """Return one ridge for some terms of some visits."""
+    squares = np.array([e.squares for e in tuned.evidence])[which, terms]
+    variances = np.array([e.variances for e in tuned.evidence])[which, terms]
+    fitted = max(float((1.0 - ridge[which, terms] * variances).sum()), _FEWEST)
+    return _limited(tuned.noise * fitted / max(float(squares.sum()), _TINY))
+
+
+def _pooled(fitted: Array, energy: Array, noise: float, anchored: Plane) -> Array:
     """Return every visit's own strength, drawn towards the common one where data are few."""
-    common = _limited(noise * float(fitted.sum()) / max(float(energy.sum()), 1e-300))
+    common = _limited(noise * float(fitted.sum()) / max(float(energy.sum()), _TINY))
+    # A few sharp skies have most of the energy: they must not make the others rough.
+    typical = _limited(float(np.median(noise * fitted / np.maximum(energy, _TINY))))
+    goal = np.where(anchored, max(typical, common), common)
     pool = np.where(anchored, _POOL_ANCHORED, _POOL_LOOSE)
-    out: Array = noise * (fitted + pool) / (energy + pool * noise / common)
+    out: Array = noise * (fitted + pool) / (energy + pool * noise / goal)
     return np.clip(out, *_BOUNDS)
 
 

@@ -56,9 +56,6 @@ class SolveConfig:
     """Iterations of the choice of the strengths."""
     node_pitch: int | None = None
     """Superpixels per node of the result; None: one."""
-    work_limit: float = 1e10
-    """Floating point operations of a direct solution beyond which the nodes of the direct
-    solution are made coarser (the finest level is then solved by iteration)."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be solved."""
@@ -171,7 +168,7 @@ class Solution:
     pitch: int
     """Superpixels per node."""
     iterations: int
-    """Iterations of the last linear solution."""
+    """Rounds of details that were added to a draft (0: solved at once)."""
     observations: Observations
     """The superpixel differences that were used."""
     prediction: Array

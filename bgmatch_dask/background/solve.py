@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from bgmatch_dask.background.diagnostics import pair_residuals
 from bgmatch_dask.background.graph import anchored_visits, find_components
-from bgmatch_dask.background.layout import NodeWindow, node_shape
+from bgmatch_dask.background.layout import node_shape, on_tract
 from bgmatch_dask.background.observations import Observations, measured_pairs, observe
 from bgmatch_dask.background.polynomial import fit_polynomials
 from bgmatch_dask.background.solution import (
@@ -24,7 +23,6 @@ from bgmatch_dask.background.solution import (
 )
 from bgmatch_dask.background.superpixels import SuperpixelSums
 from bgmatch_dask.background.surface import SurfaceFit, fit_surfaces
-from bgmatch_dask.background.trend import curvature_trend
 from bgmatch_dask.background.visits import Visit, find_visit, sorted_visits, visit_key
 from bgmatch_dask.geometry import SuperpixelGrid
 
@@ -94,7 +92,8 @@ def solve_offsets(
     # One thread: the sum of a product depends on how many share it, and for blocks of this size
     # threads cost ten times what they save.
     with threadpool_limits(1):
-        fit = _fit(data, [covered[v] for v in unknowns], is_anchored, grid, settings)
+        at_zero = [(c.gauge, covered[c.gauge]) for c in components if len(c.visits) > 1]
+        fit = _fit(data, [covered[v] for v in unknowns], is_anchored, grid, settings, at_zero)
     return Solution(
         reference=reference,
         grid=grid,
@@ -143,6 +142,7 @@ def _fit(
     anchored: Plane,
     grid: SuperpixelGrid,
     config: SolveConfig,
+    gauges: Sequence[tuple[Visit, Plane]],
 ) -> SurfaceFit:
     if not coverage:
         none = np.zeros(len(observations))
@@ -152,18 +152,7 @@ def _fit(
         )
     if config.order != "surface":
         return fit_polynomials(observations, coverage, anchored, grid, config)
-    fit = fit_surfaces(observations, coverage, anchored, grid, config)
-    if not anchored.any():
-        return fit
-    nodes, prediction = curvature_trend(fit, observations, coverage, anchored, grid)
-    rest = replace(observations, value=observations.value - prediction)
-    about = fit_surfaces(rest, coverage, anchored, grid, config)
-    return replace(
-        about,
-        nodes=tuple(a + b for a, b in zip(about.nodes, nodes, strict=True)),
-        observations=replace(about.observations, value=observations.value),
-        prediction=about.prediction + prediction,
-    )
+    return fit_surfaces(observations, coverage, anchored, grid, config, gauges)
 
 
 def _offsets(
@@ -182,19 +171,11 @@ def _offsets(
         flags = _flags(visit, usable, grid, disconnected=visit in lost)
         if visit in number:
             i = number[visit]
-            nodes = _on_tract(fit.nodes[i], fit.windows[i], shape)
+            nodes = on_tract(fit.nodes[i], fit.windows[i], shape)
             out[visit] = Offset(visit, grid, fit.pitch, nodes, fit.variance[i], flags)
         elif visit in lost:
             zero = np.zeros(grid.shape)
             out[visit] = Offset(visit, grid, fit.pitch, np.zeros(shape), zero, flags)
-    return out
-
-
-def _on_tract(nodes: Array, window: NodeWindow, shape: tuple[int, int]) -> Array:
-    """Continue a visit's nodes over the tract: constant beyond its window, hence bounded."""
-    y = (window.y0, shape[0] - window.y0 - window.ny)
-    x = (window.x0, shape[1] - window.x0 - window.nx)
-    out: Array = np.pad(nodes, (y, x), mode="edge")
     return out
 
 

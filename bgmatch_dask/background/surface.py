@@ -1,9 +1,4 @@
-"""The surface model: a smooth grid of nodes per visit, solved for all visits at once.
-
-A direct solution on nodes that are coarse enough to be affordable chooses strengths and
-robust weights and gives the variances. If those nodes are not yet the wanted ones, conjugate
-gradients continue on the wanted nodes, with the direct solution as preconditioner.
-"""
+"""The surface model: a smooth grid of nodes per visit, solved for all visits at once."""
 
 from __future__ import annotations
 
@@ -13,19 +8,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bgmatch_dask.background.layout import NodeLayout, NodeWindow, lay_out, superpixel_rows
-from bgmatch_dask.background.normal_equations import build_system
+from bgmatch_dask.background.joint import Joint, Members, fit_joint, gauge_of
+from bgmatch_dask.background.layout import NodeWindow
 from bgmatch_dask.background.observations import Observations
-from bgmatch_dask.background.refinement import Refined, refine
-from bgmatch_dask.background.smoothing_strength import Tuned, tune
 from bgmatch_dask.background.solution import SolveConfig
+from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.geometry import SuperpixelGrid
+from bgmatch_dask.numerics.tap_kernels import apply
 
 __all__ = ("SurfaceFit", "fit_surfaces")
 
 Array = NDArray[np.float64]
+Plane = NDArray[np.bool_]
 
-_MAX_PITCH = 64
 _ROUNDING = 1e-12  # Below this share of the largest difference there is no signal.
 
 
@@ -63,10 +58,11 @@ class SurfaceFit:
 
 def fit_surfaces(
     observations: Observations,
-    coverage: Sequence[NDArray[np.bool_]],
-    anchored: NDArray[np.bool_],
+    coverage: Sequence[Plane],
+    anchored: Plane,
     grid: SuperpixelGrid,
     config: SolveConfig,
+    gauges: Sequence[tuple[Visit, Plane]] = (),
 ) -> SurfaceFit:
     """Fit the offsets of all unknown visits.
 
@@ -82,48 +78,77 @@ def fit_surfaces(
         Superpixels of the tract.
     config
         Model.
+    gauges
+        Visits whose offset is zero, and their superpixels.
 
     Returns
     -------
     SurfaceFit
         Node values and figures.
     """
-    wanted = config.node_pitch if config.node_pitch is not None else 1
-    coarse = _affordable(coverage, grid, wanted, config.work_limit)
     # Constants cost nothing in the prior. Taken out first, they cannot lose digits in a long
     # chain, nor can levels of thousands drown surfaces of a few counts.
-    levels = _levels(observations, len(coverage))
+    n = len(coverage)
+    levels = _levels(observations, n)
     constant = _between(levels, observations)
     rest = observations.value - constant
     rest[np.abs(rest) < _ROUNDING * np.abs(observations.value).max(initial=0.0)] = 0.0
-    observations = replace(observations, value=rest)
-    tuned = tune(build_system(observations, coarse), observations, anchored, config)
-    observations = tuned.observations
-    if coarse.pitch == wanted:
-        fine = Refined(tuned.solver.system, tuned, tuned.theta, tuned.noise, 0)
-    else:
-        fine = refine(build_system(observations, lay_out(coverage, grid, wanted)), tuned, config)
-    system, theta, tuned = fine.system, fine.theta, fine.coarse
-    observations = tuned.observations
-    windows = system.layout.windows
-    starts = system.layout.starts
+    data = _numbered(replace(observations, value=rest), n, [label for label, _ in gauges])
+    members = Members(
+        (*coverage, *(plane for _, plane in gauges)),
+        np.append(anchored, np.ones(len(gauges), bool)),
+        gauge_of(data, n, len(gauges)),
+        n,
+    )
+    pitch = config.node_pitch if config.node_pitch is not None else 1
+    joint = fit_joint(data, members, grid, config, pitch=pitch)
+    return _result(joint, observations, levels, constant)
+
+
+def _result(joint: Joint, observations: Observations, levels: Array, constant: Array) -> SurfaceFit:
+    tuned, n = joint.tuned, joint.members.n_unknown
+    samples, trust = tuned.solver.system.samples, tuned.data.trust
+    robust = np.minimum(trust[samples.at_hub], trust[samples.at_visit])
+    robust = np.minimum(robust, tuned.data.pair_trust)
+    weighed = _weighed(observations, tuned.data.systematic)
+    strengths = tuned.strengths
     return SurfaceFit(
-        pitch=wanted,
-        windows=windows,
-        nodes=tuple(
-            levels[v] + theta.nodes[starts[v] : starts[v + 1]].reshape(w.ny, w.nx)
-            for v, w in enumerate(windows)
-        ),
-        variance=tuple(_variance(fine, v, plane) for v, plane in enumerate(coverage)),
-        observations=replace(observations, value=observations.value + constant),
-        prediction=constant + system.predict(theta),
-        robust=tuned.robust,
-        noise=fine.noise,
-        smoothing=tuned.strengths.smoothing,
-        slope_prior=float(tuned.strengths.ridge.max(initial=0.0)),
-        freedom=tuned.freedom,
-        leverage=_leverage(tuned, observations),
-        iterations=fine.iterations,
+        pitch=joint.layout.pitch,
+        windows=joint.layout.windows[:n],
+        nodes=tuple(level + own for level, own in zip(levels, joint.nodes(), strict=True)),
+        variance=joint.variances(),
+        observations=weighed,
+        prediction=constant + apply(tuned.data.taps, tuned.theta),
+        robust=robust,
+        noise=tuned.noise * weighed.unit / observations.unit,
+        smoothing=strengths.smoothing[:n],
+        slope_prior=float(strengths.ridge[:n, 0].max(initial=0.0)),
+        freedom=tuned.freedom[:n],
+        leverage=weighed.weight * robust * joint.leverage() * observations.unit / weighed.unit,
+        iterations=0,
+    )
+
+
+def _weighed(observations: Observations, systematic: float) -> Observations:
+    """Return the observations with the systematic variance of both ends."""
+    variance = observations.photon + 2.0 * systematic
+    unit = float(np.median(variance)) if len(variance) else observations.unit
+    weight = observations.share * unit / variance
+    return replace(observations, variance=variance, weight=weight, unit=unit)
+
+
+def _numbered(observations: Observations, n: int, labels: Sequence[Visit]) -> Observations:
+    """Give the gauges numbers after the unknown visits."""
+    place = {label: n + i for i, label in enumerate(labels)}
+    hubs, visits = (
+        np.array([place.get(pair[end], -1) for pair in observations.pairs], np.int64)
+        for end in (0, 1)
+    )
+    data = observations
+    return replace(
+        data,
+        hub=np.where(data.hub < 0, hubs[data.pair], data.hub),
+        visit=np.where(data.visit < 0, visits[data.pair], data.visit),
     )
 
 
@@ -150,43 +175,4 @@ def _between(levels: Array, observations: Observations) -> Array:
     known = np.append(levels, 0.0)
     # Index −1, a gauge, is the zero at the end.
     out: Array = known[observations.visit] - known[observations.hub]
-    return out
-
-
-def _affordable(
-    coverage: Sequence[NDArray[np.bool_]], grid: SuperpixelGrid, wanted: int, limit: float
-) -> NodeLayout:
-    """Return the finest nodes whose direct solution is affordable, or the cheapest ones."""
-    best = lay_out(coverage, grid, wanted)
-    pitch = wanted
-    while best.work > limit and pitch < _MAX_PITCH:
-        pitch += 1 + pitch // 4
-        other = lay_out(coverage, grid, pitch)
-        # Visits of a few superpixels do not get cheaper: their guard nodes stay.
-        best = other if other.work < best.work else best
-    return best
-
-
-def _variance(fine: Refined, visit: int, plane: NDArray[np.bool_]) -> Array:
-    """Return the variance of superpixel averages: exact where the direct solution is final.
-
-    Otherwise it is that of the coarser nodes, which the prior makes nearly equivalent.
-    """
-    tuned = fine.coarse
-    ys, xs = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
-    rows = np.arange(ys[0], ys[-1] + 1)
-    columns = np.arange(xs[0], xs[-1] + 1)
-    sy, sx = (a.ravel() for a in np.meshgrid(rows, columns, indexing="ij"))
-    operator = superpixel_rows(tuned.solver.system.layout, visit, sy, sx)
-    inside = fine.noise * tuned.inverse.variances(operator).reshape(len(rows), len(columns))
-    pads = [
-        (int(line[0]), int(n - 1 - line[-1])) for line, n in zip((ys, xs), plane.shape, strict=True)
-    ]
-    out: Array = np.pad(inside, pads, mode="edge")
-    return out
-
-
-def _leverage(tuned: Tuned, observations: Observations) -> Array:
-    used = tuned.inverse.variances(tuned.solver.system.rows)
-    out: Array = observations.weight * tuned.robust * used
     return out

@@ -75,13 +75,8 @@ def solve(images, masks, method):
         return solve_offsets(found.sums, coverage, GRID, 0)
 
 
-OPEN = pytest.mark.xfail(reason="the robust weights of the direct solution give way here: open")
-
-
 @pytest.mark.parametrize("method", ["pixel", "common_mask"])
-@pytest.mark.parametrize(
-    "name", [pytest.param("fleet", marks=OPEN), pytest.param("ghost", marks=OPEN), "broad"]
-)
+@pytest.mark.parametrize("name", ["fleet", "ghost", "broad"])
 def test_light_of_one_visit_leaves_the_others_as_they_are(name, method):
     images, masks, stars = visits()
     clean = solve(images, masks, method)

@@ -1,61 +1,7 @@
-from itertools import pairwise
-
 import numpy as np
-import pytest
 
-from bgmatch_dask.numerics.block_tridiagonal import BlockMatrix, factorise
 from bgmatch_dask.numerics.keys import TAPS, keys_averages, keys_render, keys_weights
-from bgmatch_dask.numerics.tap_kernels import (
-    StripOrder,
-    TapRows,
-    adjoint,
-    apply,
-    normal_blocks,
-    normal_diagonal,
-    quadratic_forms,
-)
-
-
-def dense(matrix):
-    offsets = matrix.offsets
-    out = np.zeros((offsets[-1], offsets[-1]))
-    for i, block in enumerate(matrix.diagonal):
-        out[offsets[i] : offsets[i + 1], offsets[i] : offsets[i + 1]] = block
-    for i, block in enumerate(matrix.lower):
-        out[offsets[i + 1] : offsets[i + 2], offsets[i] : offsets[i + 1]] = block
-        out[offsets[i] : offsets[i + 1], offsets[i + 1] : offsets[i + 2]] = block.T
-    return out
-
-
-def random_blocks(sizes=(4, 7, 3, 5)):
-    rng = np.random.default_rng(0)
-    diagonal = []
-    for n in sizes:
-        a = rng.normal(size=(n, n))
-        diagonal.append(a @ a.T + 20 * np.eye(n))
-    lower = [rng.normal(size=(b, a)) for a, b in pairwise(sizes)]
-    return BlockMatrix(tuple(diagonal), tuple(lower))
-
-
-def test_block_cholesky_against_dense():
-    matrix = random_blocks()
-    full = dense(matrix)
-    factor = factorise(matrix)
-    right = np.random.default_rng(1).normal(size=(len(full), 3))
-    np.testing.assert_allclose(factor.solve(right), np.linalg.solve(full, right), rtol=1e-10)
-    np.testing.assert_allclose(
-        factor.solve(right[:, 0]), np.linalg.solve(full, right[:, 0]), rtol=1e-10
-    )
-    np.testing.assert_allclose(factor.log_determinant, np.linalg.slogdet(full)[1], rtol=1e-12)
-    inverse = np.linalg.inv(full)
-    selected = dense(factor.inverse_blocks())
-    pattern = dense(matrix) != 0
-    np.testing.assert_allclose(selected[pattern], inverse[pattern], atol=1e-12)
-
-
-def test_not_positive_definite_is_an_error():
-    with pytest.raises(np.linalg.LinAlgError):
-        factorise(BlockMatrix((-np.eye(2),), ()))
+from bgmatch_dask.numerics.tap_kernels import TapRows, apply
 
 
 def test_averages_are_integrals_of_the_kernel():
@@ -109,33 +55,10 @@ def random_rows(n=30, shape=(9, 8)):
                 matrix[k, at[k] + j * shape[1] + i] += value
                 if hub[k] >= 0:
                     matrix[k, hub[k] + j * shape[1] + i] -= value
-    line = np.tile(np.repeat(np.arange(shape[0]), shape[1]), 2) // 4
-    order = np.argsort(line, kind="stable")
-    sizes = np.bincount(line)
-    local = np.empty(2 * size, np.int64)
-    local[order] = np.arange(2 * size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return rows, matrix, StripOrder(line, local, sizes), rng
+    return rows, matrix, rng
 
 
-def test_tap_kernels_against_dense():
-    rows, matrix, order, rng = random_rows()
-    n, size = matrix.shape
-    surface, values, weights = rng.normal(size=size), rng.normal(size=n), rng.random(n)
+def test_tap_kernel_against_dense():
+    rows, matrix, rng = random_rows()
+    surface = rng.normal(size=matrix.shape[1])
     np.testing.assert_allclose(apply(rows, surface), matrix @ surface, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(
-        adjoint(rows, values, size), matrix.T @ values, rtol=1e-12, atol=1e-12
-    )
-    normal = matrix.T @ np.diag(weights) @ matrix
-    np.testing.assert_allclose(normal_diagonal(rows, weights, size), np.diag(normal), atol=1e-12)
-    blocks = dense(order.matrix(normal_blocks(rows, weights, order)))
-    place = order.position
-    np.testing.assert_allclose(blocks[np.ix_(place, place)], normal, atol=1e-12)
-    symmetric = rng.normal(size=(size, size))
-    symmetric += symmetric.T
-    row, column = (a.ravel() for a in np.indices((size, size)))
-    where, kept = order.addresses(row, column)
-    memory = np.zeros(int(order.starts[-1]))
-    memory[where[kept]] = symmetric[row[kept], column[kept]]
-    low_rank = rng.normal(size=(size, 3))
-    wanted = np.einsum("ki,ij,kj->k", matrix, symmetric + low_rank @ low_rank.T, matrix)
-    np.testing.assert_allclose(quadratic_forms(rows, order, memory, low_rank), wanted, rtol=1e-9)

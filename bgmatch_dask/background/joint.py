@@ -1,0 +1,188 @@
+"""The joint solution of all visits on one grid of nodes, its variances and its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgmatch_dask.background.layout import (
+    GUARD,
+    NodeLayout,
+    lay_out,
+    node_shape,
+    on_tract,
+    superpixel_rows,
+)
+from bgmatch_dask.background.observations import Observations
+from bgmatch_dask.background.samples import gather
+from bgmatch_dask.background.sky_system import Strengths, build_system
+from bgmatch_dask.background.smoothing_strength import Tuned, tune
+from bgmatch_dask.background.solution import SolveConfig
+from bgmatch_dask.geometry import SuperpixelGrid
+
+__all__ = ("Joint", "Members", "fit_joint", "gauge_of")
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+Plane = NDArray[np.bool_]
+
+_WHOLE = 0.5  # Share of the whole extent from which a gauge can have a surface of its own.
+_CHUNK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The visits of a solution: the unknown ones first, then the gauges."""
+
+    planes: tuple[Plane, ...]
+    """Superpixels of each visit, bool ``(sy, sx)``."""
+    anchored: Plane
+    """Visits whose slopes are free."""
+    gauge_of: Index
+    """The gauge that each visit hangs together with."""
+    n_unknown: int
+    """Number of unknown visits."""
+
+    @property
+    def is_gauge(self) -> Plane:
+        """Visits whose offset is zero."""
+        out: Plane = np.arange(len(self.planes)) >= self.n_unknown
+        return out
+
+    @property
+    def rigid(self) -> Plane:
+        """Gauges that see too little of the tract to tell their surface from that of all."""
+        whole = np.logical_or.reduce(self.planes).sum()
+        small = np.array([plane.sum() < _WHOLE * whole for plane in self.planes], bool)
+        out: Plane = self.is_gauge & small
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """A joint solution."""
+
+    members: Members
+    """Who was solved for."""
+    tuned: Tuned
+    """Strengths, weights and node values, each gauge with a surface of its own."""
+
+    @property
+    def layout(self) -> NodeLayout:
+        """Where the nodes lie."""
+        return self.tuned.solver.system.layout
+
+    def surface(self, visit: int) -> Array:
+        """Return a visit's own nodes ``[y, x]``, with its gauge's surface still in them."""
+        window = self.layout.windows[visit]
+        return self.tuned.solver.system.nodes(self.tuned.theta, visit).reshape(window.ny, window.nx)
+
+    def nodes(self) -> tuple[Array, ...]:
+        """Return the nodes of all unknown visits, relative to their gauges."""
+        layout, members = self.layout, self.members
+        shape = node_shape(layout.grid, layout.pitch)
+        gauges = range(members.n_unknown, len(members.planes))
+        zero = {g: on_tract(self.surface(g), layout.windows[g], shape) for g in gauges}
+        return tuple(
+            self.surface(v) - zero[int(members.gauge_of[v])][layout.windows[v].slices]
+            for v in range(members.n_unknown)
+        )
+
+    def variances(self) -> tuple[Array, ...]:
+        """Return the variance of every unknown offset on the superpixels ``(sy, sx)``."""
+        system = self.tuned.solver.system
+        return tuple(system.each(self._variance, self.members.n_unknown))
+
+    def _variance(self, visit: int) -> Array:
+        plane, layout = self.members.planes[visit], self.layout
+        ys, xs = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+        rows, columns = np.arange(ys[0], ys[-1] + 1), np.arange(xs[0], xs[-1] + 1)
+        sy, sx = (a.ravel() for a in np.meshgrid(rows, columns, indexing="ij"))
+        solver = self.tuned.solver
+        alone, shared = solver.spread(visit, superpixel_rows(layout, visit, sy, sx))
+        gauge = int(self.members.gauge_of[visit])
+        if not solver.system.rigid[gauge]:
+            # Beyond its nodes the surface of the gauge is constant.
+            w, pitch = layout.windows[gauge], layout.pitch
+            y = np.clip(sy, (w.y0 + 1 - GUARD) * pitch, (w.y0 + w.ny - 2 - GUARD) * pitch)
+            x = np.clip(sx, (w.x0 + 1 - GUARD) * pitch, (w.x0 + w.nx - 2 - GUARD) * pitch)
+            more, other = solver.spread(gauge, superpixel_rows(layout, gauge, y, x))
+            alone, shared = alone + more, shared - other
+        total = self.tuned.noise * (alone + (shared**2).sum(axis=0))
+        pads = [
+            (int(line[0]), int(n - 1 - line[-1]))
+            for line, n in zip((ys, xs), plane.shape, strict=True)
+        ]
+        out: Array = np.pad(total.reshape(len(rows), len(columns)), pads, mode="edge")
+        return out
+
+    def leverage(self) -> Array:
+        """Return the variance of every modelled difference, in units of the noise."""
+        solver, system = self.tuned.solver, self.tuned.solver.system
+        samples = system.samples
+        alone = np.zeros(len(samples))
+        shared = np.zeros((samples.n_sites, len(samples)))
+        for v in range(len(self.members.planes)):
+            own = system.own(v)
+            alone[own], shared[:, own] = solver.spread(v, system.rows[v])
+        hub, visit = samples.at_hub, samples.at_visit
+        out: Array = alone[hub] + alone[visit]
+        by_sample = np.ascontiguousarray(shared.T)
+        for first in range(0, len(out), _CHUNK):
+            some = slice(first, first + _CHUNK)
+            out[some] += ((by_sample[visit[some]] - by_sample[hub[some]]) ** 2).sum(axis=1)
+        return out
+
+
+def fit_joint(
+    observations: Observations,
+    members: Members,
+    grid: SuperpixelGrid,
+    config: SolveConfig,
+    *,
+    pitch: int = 1,
+    start: Strengths | None = None,
+    threads: int = 1,
+) -> Joint:
+    """Solve for all visits at once.
+
+    Parameters
+    ----------
+    observations
+        Differences, whose ends are numbers of members.
+    members
+        The visits.
+    grid
+        Superpixels of the observations.
+    config
+        Model.
+    pitch
+        Superpixels per node.
+    start
+        Strengths to begin with.
+    threads
+        Visits that are worked on at a time; no result depends on it.
+
+    Returns
+    -------
+    Joint
+        The solution.
+    """
+    samples = gather(observations, len(members.planes), grid)
+    layout = lay_out(members.planes, grid, pitch)
+    system = build_system(samples, layout, members.is_gauge, members.rigid, threads)
+    return Joint(members, tune(system, observations, members.anchored, config, start))
+
+
+def gauge_of(observations: Observations, n_unknown: int, n_gauges: int) -> Index:
+    """Return the gauge that each visit hangs together with."""
+    out = np.full(n_unknown + n_gauges, -1)
+    out[n_unknown:] = np.arange(n_unknown, n_unknown + n_gauges)
+    ends = np.unique(np.stack([observations.hub, observations.visit]), axis=1)
+    while (out < 0).any():
+        for a, b in (ends, ends[::-1]):
+            reached = (out[a] >= 0) & (out[b] < 0)
+            out[b[reached]] = out[a[reached]]
+    return out
