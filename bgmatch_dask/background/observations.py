@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bgmatch_dask.background.robust import robust_scale
 from bgmatch_dask.background.superpixels import SuperpixelSums, measured
-from bgmatch_dask.background.visits import Visit
+from bgmatch_dask.background.visits import Visit, visit_key
 from bgmatch_dask.errors import MatchError
 from bgmatch_dask.geometry import SuperpixelGrid
 
-__all__ = ("Observations", "measured_pairs", "observe", "with_systematics")
+__all__ = ("Observations", "measured_pairs", "observe", "thin_out", "with_systematics")
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 Pair = tuple[Visit, Visit]
-_Number = TypeVar("_Number", np.int64, np.float64)
 
 _VARIANCE_FLOOR = 0.25
+_PICKED = ("mean", "variance_of_mean", "x_mean", "y_mean", "x_var", "y_var")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +92,42 @@ def measured_pairs(
     return out
 
 
+def thin_out(
+    usable: Mapping[Pair, NDArray[np.bool_]], limit: float, depth: int = 2
+) -> dict[Pair, NDArray[np.bool_]]:
+    """Keep few of the pairs of each visit on a superpixel, where all would be too many.
+
+    Noise belongs to visits: a visit's differences to all hubs say hardly more than those to two.
+
+    Parameters
+    ----------
+    usable
+        Usable superpixels of every pair.
+    limit
+        Number of observations up to which all are kept.
+    depth
+        Pairs to keep for every visit and superpixel; the hubs that see most come first.
+
+    Returns
+    -------
+    dict
+        The same pairs, those beyond with fewer superpixels or none.
+    """
+    if sum(int(plane.sum()) for plane in usable.values()) <= limit:
+        return dict(usable)
+    size: dict[Visit, int] = {}
+    for (hub, _), plane in usable.items():
+        size[hub] = size.get(hub, 0) + int(plane.sum())
+    seen: dict[Visit, NDArray[np.int8]] = {}
+    out = {}
+    for pair in sorted(usable, key=lambda p: (-size[p[0]], visit_key(p[0]), visit_key(p[1]))):
+        plane = usable[pair]
+        before = seen.setdefault(pair[1], np.zeros(plane.shape, np.int8))
+        out[pair] = plane & (before < depth)
+        before += out[pair]
+    return out
+
+
 def observe(
     differences: Mapping[Pair, SuperpixelSums],
     usable: Mapping[Pair, NDArray[np.bool_]],
@@ -129,15 +164,14 @@ def observe(
     number = {visit: i for i, visit in enumerate(unknowns)}
     places = [np.nonzero(usable[pair]) for pair in pairs]
     counts = [len(rows) for rows, _ in places]
-    sy = _join([rows for rows, _ in places], np.int64)
-    sx = _join([columns for _, columns in places], np.int64)
-    picked = {
-        name: _join(
-            [getattr(differences[p], name)[at] for p, at in zip(pairs, places, strict=True)],
-            np.float64,
-        )
-        for name in ("mean", "variance_of_mean", "x_mean", "y_mean", "x_var", "y_var")
-    }
+    sy = _join([rows for rows, _ in places])
+    sx = _join([columns for _, columns in places])
+    picked = {name: np.empty(len(sy)) for name in _PICKED}
+    end = np.cumsum([0, *counts])
+    for i, (pair, at) in enumerate(zip(pairs, places, strict=True)):
+        sums, own = differences[pair], slice(int(end[i]), int(end[i + 1]))
+        for name, column in picked.items():
+            column[own] = getattr(sums, name)[at]
     low_y, high_y = _box(sy, picked["y_mean"], picked["y_var"], grid.bin_y)
     low_x, high_x = _box(sx, picked["x_mean"], picked["x_var"], grid.bin_x)
     variance, unit = _with_floor(picked["variance_of_mean"])
@@ -188,8 +222,8 @@ def with_systematics(observations: Observations, residual: Array) -> Observation
     return replace(observations, variance=variance, weight=weight, unit=unit)
 
 
-def _join(parts: list[NDArray[_Number]], dtype: type[_Number]) -> NDArray[_Number]:
-    return np.concatenate(parts).astype(dtype) if parts else np.empty(0, dtype)
+def _join(parts: list[Index]) -> Index:
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
 def _box(index: Index, mean: Array, variance: Array, size: int) -> tuple[Array, Array]:

@@ -20,7 +20,7 @@ __all__ = ("Samples", "gather")
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-_ROUNDING = 1e-30
+_ROUNDING = 1e-15
 _MAX_ITERATIONS = 60
 
 
@@ -59,7 +59,18 @@ class Samples:
         """Return the sum of values of samples at every site."""
         return _sums(self.site, values, self.n_sites)
 
-    def needed(self, difference: Array, trust: Array | None = None) -> Array:
+    def medians(self, values: Array) -> Array:
+        """Return the median of the samples of every site: one bad visit does not move it."""
+        order = np.lexsort((values, self.site))
+        size = np.bincount(self.site, minlength=self.n_sites)
+        first = np.cumsum(size) - size
+        ranked = values[order]
+        out: Array = 0.5 * (ranked[first + (size - 1) // 2] + ranked[first + size // 2])
+        return out
+
+    def needed(
+        self, difference: Array, trust: Array | None = None, tolerance: float = _ROUNDING
+    ) -> Array:
         """Return the offset that each sample needs, with mean zero at every site.
 
         Parameters
@@ -68,6 +79,8 @@ class Samples:
             ``g_visit − g_hub`` of each observation.
         trust
             Weight of each observation; None: all the same.
+        tolerance
+            What may be left of each site, relative.
 
         Returns
         -------
@@ -88,7 +101,7 @@ class Samples:
 
         x: Array = np.zeros(n)
         rest: Array = gather_ends(weight * difference)
-        goal = _ROUNDING * self.of_sites(rest**2)
+        goal = tolerance**2 * self.of_sites(rest**2)
         direction, before = np.zeros(n), np.ones(self.n_sites)
         for _ in range(_MAX_ITERATIONS):
             open_ = self.of_sites(rest**2) > goal

@@ -28,11 +28,19 @@ from bgmatch_dask.background.penalty import Penalty, build_penalty
 from bgmatch_dask.background.samples import Samples
 from bgmatch_dask.errors import MatchError
 
-__all__ = ("SkySolver", "SkySystem", "Strengths", "build_system", "factorise")
+__all__ = ("SkySolver", "SkySystem", "Strengths", "build_system", "each", "factorise")
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 _Result = TypeVar("_Result")
+
+
+def each(work: Callable[[int], _Result], n: int, threads: int) -> list[_Result]:
+    """Return some work on ``0 … n − 1``, in order, by one thread or several."""
+    if threads == 1:
+        return [work(i) for i in range(n)]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, range(n)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +78,7 @@ class SkySystem:
 
     def each(self, work: Callable[[int], _Result], n: int | None = None) -> list[_Result]:
         """Return some work on every visit (or the first ``n``), in order."""
-        visits = range(len(self.rows) if n is None else n)
-        if self.threads == 1:
-            return [work(v) for v in visits]
-        with ThreadPoolExecutor(self.threads) as pool:
-            return list(pool.map(work, visits))
+        return each(work, len(self.rows) if n is None else n, self.threads)
 
     def nodes(self, theta: Array, visit: int) -> Array:
         """Return the node values of a visit."""

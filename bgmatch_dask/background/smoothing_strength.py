@@ -36,7 +36,7 @@ _FIRST_CURVATURE = 1e-2
 _BOUNDS = (1e-5, 1e7)
 # Parameters' worth of the common strength in every visit's own: much where narrow overlaps say
 # little of the inside of a visit, little where they say all.
-_POOL_LOOSE = 250.0
+_POOL_LOOSE = 2000.0
 _POOL_ANCHORED = 2.0
 _NOISE_FREE = 1e-20
 _CORRECTIONS = 8
@@ -233,7 +233,7 @@ def _reweighted(tuned: Tuned, config: SolveConfig) -> Data:
     # Residuals are smaller than errors by what the fit has used up.
     n = float(free.sum())
     lost = min(float(tuned.freedom.sum()) / n, 0.9)
-    left = _centred(tuned) / np.sqrt(free)
+    left = (tuned.left - samples.medians(tuned.left)[samples.site]) / np.sqrt(free)
     excess = robust_scale(left / np.sqrt(1.0 - lost)) ** 2 - float(np.median(samples.photon))
     data = replace(data, systematic=max(excess, 0.0))
     sigma = np.sqrt(samples.photon + data.systematic)
@@ -246,18 +246,6 @@ def _reweighted(tuned: Tuned, config: SolveConfig) -> Data:
     spread = np.sqrt(tuned.noise / observations.unit * (observations.photon + 2 * data.systematic))
     pair_trust = redescending_weights(apart / spread, config.huber)
     return replace(data, trust=trust, pair_trust=pair_trust)
-
-
-def _centred(tuned: Tuned) -> Array:
-    """Return what samples need less the median of their site: one bad visit does not move it."""
-    samples = tuned.solver.system.samples
-    order = np.lexsort((tuned.left, samples.site))
-    size = np.bincount(samples.site, minlength=samples.n_sites)
-    first = np.cumsum(size) - size
-    ranked = tuned.left[order]
-    middle = 0.5 * (ranked[first + (size - 1) // 2] + ranked[first + size // 2])
-    out: Array = tuned.left - middle[samples.site]
-    return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,11 @@ class SolveConfig:
     """Iterations of the choice of the strengths."""
     node_pitch: int | None = None
     """Superpixels per node of the result; None: one."""
+    observation_limit: float = 1e7
+    """Differences of superpixels beyond which only two are used per visit and superpixel."""
+    work_limit: float = 4e10
+    """Operations of one joint solution beyond which it is made on coarser cells, and details are
+    added on the superpixels."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be solved."""

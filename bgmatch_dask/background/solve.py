@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from bgmatch_dask.background.diagnostics import pair_residuals
 from bgmatch_dask.background.graph import anchored_visits, find_components
 from bgmatch_dask.background.layout import node_shape, on_tract
-from bgmatch_dask.background.observations import Observations, measured_pairs, observe
+from bgmatch_dask.background.observations import Observations, measured_pairs, observe, thin_out
 from bgmatch_dask.background.polynomial import fit_polynomials
 from bgmatch_dask.background.solution import (
     Component,
@@ -80,6 +80,7 @@ def solve_offsets(
     """
     settings = config if config is not None else SolveConfig()
     usable = measured_pairs(differences, grid, settings.min_fraction)
+    usable = thin_out(usable, settings.observation_limit)
     covered = _covered(coverage, usable, grid)
     reference = find_visit(reference, covered)
     components = find_components(tuple(covered), usable, reference, cost_order)

@@ -13,6 +13,7 @@ from bgmatch_dask.background.layout import NodeWindow
 from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.background.visits import Visit
+from bgmatch_dask.background.wide import Wide, cell_factor, fit_wide
 from bgmatch_dask.geometry import SuperpixelGrid
 from bgmatch_dask.numerics.tap_kernels import apply
 
@@ -21,6 +22,7 @@ __all__ = ("SurfaceFit", "fit_surfaces")
 Array = NDArray[np.float64]
 Plane = NDArray[np.bool_]
 
+_MOST = 0.9
 _ROUNDING = 1e-12  # Below this share of the largest difference there is no signal.
 
 
@@ -101,6 +103,10 @@ def fit_surfaces(
         n,
     )
     pitch = config.node_pitch if config.node_pitch is not None else 1
+    factor = cell_factor(members, grid, config.work_limit) if pitch == 1 else 1
+    if factor > 1:
+        wide = fit_wide(data, members, grid, config, factor)
+        return _wide_result(wide, observations, levels, constant)
     joint = fit_joint(data, members, grid, config, pitch=pitch)
     return _result(joint, observations, levels, constant)
 
@@ -126,6 +132,36 @@ def _result(joint: Joint, observations: Observations, levels: Array, constant: A
         freedom=tuned.freedom[:n],
         leverage=weighed.weight * robust * joint.leverage() * observations.unit / weighed.unit,
         iterations=0,
+    )
+
+
+def _wide_result(
+    wide: Wide, observations: Observations, levels: Array, constant: Array
+) -> SurfaceFit:
+    n = len(wide.nodes)
+    weighed = _weighed(observations, wide.systematic)
+    noise = wide.noise * weighed.unit / observations.unit
+    # About what the fit uses up, if both ends of a difference erred independently.
+    used = np.zeros(len(weighed))
+    for end in (weighed.hub, weighed.visit):
+        for v in range(n):
+            own = np.flatnonzero(end == v)
+            used[own] += wide.variance[v][weighed.sy[own], weighed.sx[own]]
+    used *= weighed.weight * wide.trust / (noise if noise > 0.0 else 1.0)
+    return SurfaceFit(
+        pitch=1,
+        windows=wide.layout.windows[:n],
+        nodes=tuple(level + own for level, own in zip(levels, wide.nodes, strict=True)),
+        variance=wide.variance,
+        observations=weighed,
+        prediction=constant + wide.prediction,
+        robust=wide.trust,
+        noise=noise,
+        smoothing=wide.smoothing[:n],
+        slope_prior=wide.slope_prior,
+        freedom=wide.freedom[:n],
+        leverage=np.minimum(used, _MOST * weighed.share),
+        iterations=wide.n_details,
     )
 
 
