@@ -3,9 +3,11 @@
 Superpixel sums are made up, without pixels: skies as hard as real ones, a bump of scattered
 light in every 25th visit, round footprints, noise that belongs to visits. Run
 
-    python -m benchmarks.solver_scale --visits 25 50 --superpixels 60 125
+    python -m benchmarks.solver_scale --visits 25 50 --superpixels 60 125 [--plot growth.png]
+    python -m benchmarks.solver_scale --pulls 50
 
-Every case runs in a process of its own, so that its peak memory is its own.
+Every case runs in a process of its own, so that its peak memory is its own. ``--pulls`` compares
+the errors made on that many small tracts with those claimed.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from bgmatch_dask.background.hubs import choose_hubs, pairs_for_patch
 from bgmatch_dask.background.offsets import at_superpixels
-from bgmatch_dask.background.solution import Solution, SolveConfig
+from bgmatch_dask.background.solution import Flag, Solution, SolveConfig
 from bgmatch_dask.background.solve import solve_offsets
 from bgmatch_dask.background.superpixels import SuperpixelSums
 from bgmatch_dask.background.visits import Visit
@@ -77,6 +80,7 @@ class Tract:
     grid: SuperpixelGrid
     truth: dict[Visit, Array]
     differences: MadeUp
+    footprints: dict[Visit, Plane]
 
 
 def make_tract(n_visits: int, n: int, seed: int = 0) -> Tract:
@@ -94,7 +98,7 @@ def make_tract(n_visits: int, n: int, seed: int = 0) -> Tract:
     pairs = pairs_for_patch(hubs, range(n_visits))
     pairs = tuple(p for p in pairs if (coverage[p[0]] & coverage[p[1]]).any())
     grid = SuperpixelGrid(Box(0, 0, n * BIN, n * BIN), BIN, BIN)
-    return Tract(grid, truth, MadeUp(seen, coverage, pairs))
+    return Tract(grid, truth, MadeUp(seen, coverage, pairs), coverage)
 
 
 def _sky(rng: np.random.Generator, n: int, *, bump: bool) -> Array:
@@ -123,6 +127,7 @@ class Figures:
     superpixels: int
     observations: int
     seconds: float
+    cpu_seconds: float
     memory_gb: float
     error: float
     """Median over visits of the rms error over the noise."""
@@ -148,12 +153,12 @@ def judge(tract: Tract, solution: Solution) -> tuple[Array, Array]:
 def measure(n_visits: int, n: int, seed: int = 0) -> Figures:
     """Solve one case."""
     tract = make_tract(n_visits, n, seed)
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     with threadpool_limits(1):
         solution = solve_offsets(
             tract.differences, tract.differences.coverage, tract.grid, 0, SolveConfig()
         )
-    seconds = time.perf_counter() - begin
+    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     errors, pulls = judge(tract, solution)
     return Figures(
@@ -161,6 +166,7 @@ def measure(n_visits: int, n: int, seed: int = 0) -> Figures:
         n,
         sum(p.n_superpixels for p in solution.pairs),
         seconds,
+        cpu,
         memory,
         float(np.median(errors)),
         float(errors.max()),
@@ -170,36 +176,89 @@ def measure(n_visits: int, n: int, seed: int = 0) -> Figures:
     )
 
 
+def pulls(n_tracts: int) -> tuple[Array, Array]:
+    """Return error over claimed sigma where visits are measured, and across gaps in them."""
+    found: dict[Flag, list[Array]] = {Flag.MEASURED: [], Flag.INTERPOLATED: []}
+    for seed in range(n_tracts):
+        tract = with_gaps(make_tract(5, 8, seed), seed)
+        with threadpool_limits(1):
+            solution = solve_offsets(
+                tract.differences, tract.differences.coverage, tract.grid, 0, SolveConfig()
+            )
+        for visit, offset in solution.offsets.items():
+            error = at_superpixels(offset) + tract.truth[visit] - tract.truth[0]
+            pull = error / np.sqrt(offset.variance)
+            for flag, parts in found.items():
+                parts.append(pull[tract.footprints[visit] & (offset.flags == flag)])
+    return np.concatenate(found[Flag.MEASURED]), np.concatenate(found[Flag.INTERPOLATED])
+
+
+def with_gaps(tract: Tract, seed: int, size: int = 2) -> Tract:
+    """Return the tract with a square gap in every visit."""
+    rng = np.random.default_rng(100 + seed)
+    coverage = {v: plane.copy() for v, plane in tract.footprints.items()}
+    for plane in coverage.values():
+        y, x = rng.integers(1, len(plane) - size - 1, 2)
+        plane[y : y + size, x : x + size] = False
+    differences = MadeUp(tract.differences.seen, coverage, tract.differences.pairs)
+    return Tract(tract.grid, tract.truth, differences, tract.footprints)
+
+
+def draw(cases: Sequence[Figures], file: Path) -> None:
+    """Draw time and memory against visits, one line per number of superpixels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 2.9), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for n in sorted({c.superpixels for c in cases}):
+        line = sorted((c for c in cases if c.superpixels == n), key=lambda c: c.visits)
+        visits = [c.visits for c in line]
+        axes[0].plot(visits, [c.seconds for c in line], "o-", label=f"{n}² superpixels")
+        axes[1].plot(visits, [c.memory_gb for c in line], "o-")
+    for ax, label, limit in ((axes[0], "time [s]", 300.0), (axes[1], "memory [GB]", 8.0)):
+        ax.axhline(limit, color="0.6", ls=":")
+        ax.set(xlabel="visits", ylabel=label, xscale="log", yscale="log")
+    axes[0].legend(frameon=False)
+    figure.savefig(file, dpi=90)
+
+
 def main() -> None:
     """Measure all cases and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--visits", type=int, nargs="+", default=[25])
     parser.add_argument("--superpixels", type=int, nargs="+", default=[60])
+    parser.add_argument("--plot", type=Path, help="PNG file of time and memory")
+    parser.add_argument("--pulls", type=int, help="number of small tracts")
     parser.add_argument("--one", action="store_true", help="one case, as JSON")
     args = parser.parse_args()
-    if args.one:
-        print(json.dumps(measure(args.visits[0], args.superpixels[0]).__dict__))
+    if args.pulls:
+        measured, across = (float(part.std()) for part in pulls(args.pulls))
+        print(f"pulls of {args.pulls} tracts: measured {measured:.3f}, interpolated {across:.3f}")
         return
-    print("visits superpixels observations time[s] memory[GB] error/noise worst pull")
+    if args.one:
+        print(json.dumps(asdict(measure(args.visits[0], args.superpixels[0]))))
+        return
+    print("visits superpixels observations time[s] cpu[s] memory[GB] error/noise worst pull")
+    cases = []
     for n in args.superpixels:
         for n_visits in args.visits:
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.solver_scale",
-                "--one",
-                "--visits",
-                str(n_visits),
-            ]
-            out = subprocess.run(
-                [*command, "--superpixels", str(n)], check=True, capture_output=True, text=True
-            )
-            f = Figures(**json.loads(out.stdout.splitlines()[-1]))
+            cases.append(_in_own_process(n_visits, n))
+            f = cases[-1]
             print(
                 f"{f.visits:6d} {f.superpixels:8d}² {f.observations:12d} {f.seconds:7.1f} "
-                f"{f.memory_gb:9.2f} {f.error:11.2f} {f.worst:6.2f} {f.pull:5.2f}",
+                f"{f.cpu_seconds:6.1f} {f.memory_gb:9.2f} {f.error:11.2f} {f.worst:6.2f} "
+                f"{f.pull:5.2f}",
                 flush=True,
             )
+    if args.plot:
+        draw(cases, args.plot)
+
+
+def _in_own_process(n_visits: int, n: int) -> Figures:
+    command = [sys.executable, "-m", "benchmarks.solver_scale", "--one"]
+    case = ["--visits", str(n_visits), "--superpixels", str(n)]
+    out = subprocess.run([*command, *case], check=True, capture_output=True, text=True)
+    return Figures(**json.loads(out.stdout.splitlines()[-1]))
 
 
 if __name__ == "__main__":

@@ -211,6 +211,17 @@ def test_isolated_visit_harms_nobody():
     assert {v: b for v, b in as_bytes(after).items() if v != 77} == before
 
 
+def test_a_visit_outside_the_mosaic_shifts_nothing():
+    """The lowest label, which an index into a shortened list would take for the next visit."""
+    grid, coverage, differences = small_case()
+    outside = {0: np.zeros(grid.shape, bool), **coverage}
+    before = solve_offsets(differences, coverage, grid, 2)
+    after = solve_offsets(differences, outside, grid, 2)
+    assert after.reference == 2
+    assert not after.offsets[0].nodes.any()
+    assert {v: b for v, b in as_bytes(after).items() if v != 0} == as_bytes(before)
+
+
 @pytest.mark.parametrize("order", ["surface", 0])
 def test_only_isolated_visits(order):
     grid, coverage = tiles({1: (0, 0, 2, 2), 2: (0, 4, 2, 2)}, (2, 6))
