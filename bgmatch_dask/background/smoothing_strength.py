@@ -44,6 +44,7 @@ _CORRECTED = 1e-13
 _SMALL = 1e-5
 _STRONGER = 3.0
 _SETTLED = 0.2
+_LEAST_SCALE = 1.0
 _STRIDE = 2.0
 _LONGEST = 5.0
 _LITTLE = 0.2
@@ -238,8 +239,8 @@ def _reweighted(tuned: Tuned, config: SolveConfig) -> Data:
     data = replace(data, systematic=max(excess, 0.0))
     sigma = np.sqrt(samples.photon + data.systematic)
     z = left / sigma
-    scale = robust_scale(z)
-    trust = redescending_weights(z / scale, config.huber) if scale > 0.0 else np.ones_like(z)
+    # A fit that follows the data leaves less than noise, which makes nothing an outlier.
+    trust = redescending_weights(z / max(robust_scale(z), _LEAST_SCALE), config.huber)
     rest = observations.value - apply(data.taps, tuned.theta)
     needed = samples.needed(rest, data.pair_trust)
     apart = rest - (needed[samples.at_visit] - needed[samples.at_hub])

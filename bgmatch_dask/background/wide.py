@@ -188,9 +188,7 @@ class _Steps:
         excess = robust_scale(self.left / free) ** 2 - float(np.median(samples.photon))
         self.sigma = np.sqrt(samples.photon + max(excess, 0.0))
         z = self.left / (free * self.sigma)
-        scale = robust_scale(z)
-        if scale > 0.0:
-            self.trust = redescending_weights(z / scale, self.config.huber)
+        self.trust = redescending_weights(z / max(robust_scale(z), 1.0), self.config.huber)
         weight = self.trust / self.sigma**2
         sky = samples.of_sites(weight * self.left) / samples.of_sites(weight)
         self.left -= sky[samples.site]
