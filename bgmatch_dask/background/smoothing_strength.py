@@ -30,7 +30,9 @@ __all__ = ("Tuned", "tune")
 Array = NDArray[np.float64]
 Plane = NDArray[np.bool_]
 
+# Weak enough to follow scattered light; overlaps that are narrow cannot tell it from a bad pair.
 _FIRST_SMOOTHING = 0.05
+_FIRST_SMOOTHING_LOOSE = 0.1
 _FIRST_RIDGE = 10.0
 _FIRST_CURVATURE = 1e-2
 _BOUNDS = (1e-5, 1e7)
@@ -176,15 +178,15 @@ def _smoothest(tuned: Tuned) -> Tuned:
 
 
 def _first_strengths(anchored: Plane, config: SolveConfig) -> Strengths:
-    smoothing = _FIRST_SMOOTHING if config.smoothing is None else config.smoothing
     slope = _FIRST_RIDGE if config.slope_prior is None else config.slope_prior
     ridge = np.full((len(anchored), TREND), np.inf)
     ridge[:, :PLANE] = np.where(anchored, 0.0, max(slope, _BOUNDS[0]))[:, np.newaxis]
     # Where the smoothness is given it is the whole prior. Through narrow overlaps a parabola
     # could grow along a chain.
-    if config.smoothing is None:
-        ridge[anchored, PLANE:] = _FIRST_CURVATURE
-    return Strengths(np.full(len(anchored), max(smoothing, _BOUNDS[0])), ridge)
+    if config.smoothing is not None:
+        return Strengths(np.full(len(anchored), max(config.smoothing, _BOUNDS[0])), ridge)
+    ridge[anchored, PLANE:] = _FIRST_CURVATURE
+    return Strengths(np.where(anchored, _FIRST_SMOOTHING, _FIRST_SMOOTHING_LOOSE), ridge)
 
 
 def _base(system: SkySystem, data: Data) -> Array:
@@ -207,7 +209,7 @@ def _solve(
         change = solver.step(needed, theta)
         theta = theta + change
         needed = system.samples.needed(value - apply(data.taps, theta), data.pair_trust)
-        typical = robust_scale(needed)
+        typical = float(np.abs(needed).mean()) if len(needed) else 0.0
         if np.abs(change).max(initial=0.0) <= max(_CORRECTED * scale, _SMALL * typical):
             break
     total = system.samples.of_sites(weights)

@@ -90,12 +90,16 @@ def solved():
 def test_errors_stay_at_the_photon_noise(solved):
     truth, coverage, _, solution = solved
     errors = matched(truth, solution)
+    pulls = []
     for visit, offset in solution.offsets.items():
         error = (errors[visit] - truth[1])[spread(coverage[visit])]
         assert np.sqrt(np.mean(error**2)) < 1.2 * NOISE
-        # The claimed variance is that of the error, within a factor of two of sigma.
         pull = average(errors[visit] - truth[1])[coverage[visit]] ** 2
-        assert 0.25 < np.mean(pull / offset.variance[coverage[visit]]) < 4
+        pulls.append(np.mean(pull / offset.variance[coverage[visit]]))
+    # The claimed variance is that of the error, within a factor of two of sigma. An offset of a
+    # few parameters may err less by chance.
+    assert max(pulls) < 4
+    assert 0.25 < np.mean(pulls)
 
 
 def test_noise_is_recognised(solved):
