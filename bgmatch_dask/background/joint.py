@@ -180,7 +180,9 @@ def gauge_of(observations: Observations, n_unknown: int, n_gauges: int) -> Index
     """Return the gauge that each visit hangs together with."""
     out = np.full(n_unknown + n_gauges, -1)
     out[n_unknown:] = np.arange(n_unknown, n_unknown + n_gauges)
-    ends = np.unique(np.stack([observations.hub, observations.visit]), axis=1)
+    # Observations come by pair, so that the first one of each tells its ends.
+    first = np.flatnonzero(np.diff(observations.pair, prepend=-1))
+    ends = np.stack([observations.hub[first], observations.visit[first]])
     while (out < 0).any():
         for a, b in (ends, ends[::-1]):
             reached = (out[a] >= 0) & (out[b] < 0)

@@ -142,11 +142,10 @@ def _wide_result(
     weighed = _weighed(observations, wide.systematic)
     noise = wide.noise * weighed.unit / observations.unit
     # About what the fit uses up, if both ends of a difference erred independently.
-    used = np.zeros(len(weighed))
-    for end in (weighed.hub, weighed.visit):
-        for v in range(n):
-            own = np.flatnonzero(end == v)
-            used[own] += wide.variance[v][weighed.sy[own], weighed.sx[own]]
+    planes = np.stack([*wide.variance, np.zeros_like(wide.variance[0])])
+    # Index −1, a gauge, is the zero at the end.
+    used = planes[weighed.hub, weighed.sy, weighed.sx]
+    used += planes[weighed.visit, weighed.sy, weighed.sx]
     used *= weighed.weight * wide.trust / (noise if noise > 0.0 else 1.0)
     return SurfaceFit(
         pitch=1,
@@ -190,15 +189,19 @@ def _numbered(observations: Observations, n: int, labels: Sequence[Visit]) -> Ob
 
 def _levels(observations: Observations, n_visits: int) -> Array:
     """Return the least-squares solution with one constant per unknown visit."""
+    data = observations
+    first = np.flatnonzero(np.diff(data.pair, prepend=-1))
+    ends = (data.visit[first], data.hub[first])
+    weight = np.add.reduceat(data.weight, first) if len(first) else np.empty(0)
     matrix = np.zeros((n_visits, n_visits))
-    ends = (observations.visit, observations.hub)
     for end, other in (ends, ends[::-1]):
-        np.add.at(matrix, (end[end >= 0], end[end >= 0]), observations.weight[end >= 0])
+        np.add.at(matrix, (end[end >= 0], end[end >= 0]), weight[end >= 0])
         both = (end >= 0) & (other >= 0)
-        np.add.at(matrix, (end[both], other[both]), -observations.weight[both])
+        np.add.at(matrix, (end[both], other[both]), -weight[both])
     levels = np.zeros(n_visits)
     for _ in range(2):
-        weighted = observations.weight * (observations.value - _between(levels, observations))
+        left = data.weight * (data.value - _between(levels, data))
+        weighted = np.add.reduceat(left, first) if len(first) else np.empty(0)
         right = np.zeros(n_visits)
         for end, sign in zip(ends, (1.0, -1.0), strict=True):
             np.add.at(right, end[end >= 0], sign * weighted[end >= 0])
