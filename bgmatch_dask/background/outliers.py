@@ -125,11 +125,13 @@ def _trend(mean: NDArray[np.float64], seen: Bools) -> NDArray[np.float64]:
     y = y[:, np.newaxis]
     level = float(np.median(mean[seen]))
     flat = np.where(seen, mean - level, 0.0)
-    surface = np.zeros(mean.shape)
+    surface, kept = np.zeros(mean.shape), np.zeros(mean.shape, bool)
     for _ in range(_TREND_ROUNDS):
         residual = np.abs(flat - surface)
         width = _MAD_TO_SIGMA * float(np.median(residual[seen]))
-        kept = seen & (residual <= 3.0 * width)
+        before, kept = kept, seen & (residual <= 3.0 * width)
+        if np.array_equal(kept, before):
+            break
         c = np.linalg.lstsq(*quadratic_moments(flat, kept, scale), rcond=None)[0]
         surface = (c[0] + (c[1] + c[3] * x) * x) + (c[2] + c[4] * x + c[5] * y) * y
     return level + surface

@@ -104,7 +104,8 @@ def local_median(values: Array, size: int) -> Array:
         The counts of the ranks in the square are carried from one cell to the next (Huang, Yang
         and Tang 1979).
     """
-    order = np.argsort(values, axis=None, kind="stable")
+    # Equal values may come in any order: what is returned is a value.
+    order = np.argsort(values, axis=None)
     ranks = np.empty(values.size, np.int32)
     ranks[order] = np.arange(values.size, dtype=np.int32)
     padded = np.pad(ranks.reshape(values.shape), size // 2, mode="edge")
