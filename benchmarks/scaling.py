@@ -43,13 +43,11 @@ def run(size: Size, work: Path) -> PartResult:
     with cluster(2) as client:
         warm_up(client, work)
         two = [_job(client, strong_tract, work) for _ in range(size.repeats)]
-        visits = {
-            n: _job(client, simulated(work, _tract(size, n, 2)), work) for n in size.many_visits
-        }
         patches = {
             n: _job(client, simulated(work, _tract(size, 4, n)), work) for n in size.many_patches
         }
         overhead = _overhead(client, size.noop_units)
+    visits = {n: _fresh_job(simulated(work, _tract(size, n, 2)), work) for n in size.many_visits}
     begin, begin_table = start_up(2, size.repeats)
     gain = statistics.median(j.after_ingest() for j in one) / statistics.median(
         j.after_ingest() for j in two
@@ -113,6 +111,13 @@ def _job(client: Client, tract: Path, work: Path) -> JobMeasure:
     store = work / "scaling.zarr"
     shutil.rmtree(store, ignore_errors=True)
     return run_job(client, job_config(tract, store))
+
+
+def _fresh_job(tract: Path, work: Path) -> JobMeasure:
+    """Run a job on workers that have worked for no other: they keep the memory that they had."""
+    with cluster(2) as client:
+        warm_up(client, work)
+        return _job(client, tract, work)
 
 
 def _units(job: JobMeasure) -> int:

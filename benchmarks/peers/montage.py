@@ -35,7 +35,9 @@ def run_montage(folder: str, out: str) -> None:
         ("mOverlaps", lambda: montage.mOverlaps("images.tbl", "diffs.tbl")),
         (
             "mDiffFitExec",
-            lambda: montage.mDiffFitExec("images", "diffs.tbl", "region.hdr", "diffs", "fits.tbl"),
+            lambda: montage.mDiffFitExec(
+                "images", "diffs.tbl", "region.hdr", "diffs", "fits.tbl", noAreas=True
+            ),
         ),
         ("mBgModel", lambda: montage.mBgModel("images.tbl", "fits.tbl", "corrections.tbl")),
         (
@@ -47,13 +49,17 @@ def run_montage(folder: str, out: str) -> None:
         ("mImgtbl", lambda: montage.mImgtbl("corrected", "corrected.tbl")),
         (
             "mAdd",
-            lambda: montage.mAdd("corrected", "corrected.tbl", "region.hdr", "mosaic.fits"),
+            lambda: montage.mAdd(
+                "corrected", "corrected.tbl", "region.hdr", "mosaic.fits", haveAreas=False
+            ),
         ),
     )
     for name, call in steps:
         status = call()
         if status["status"] != "0":
             raise RuntimeError(f"{name}: {status.get('msg', status)}")
+        if int(status.get("diff_failed", 0)) or int(status.get("fit_failed", 0)):
+            raise RuntimeError(f"{name}: {status}")
     save_corrections(out, {v: _correction(scene, v, work / "corrected") for v in scene.visits})
     os.chdir(folder)
     shutil.rmtree(work)

@@ -77,7 +77,7 @@ def make_scene(tract: Path, folder: Path) -> Scene:
     box = geometry.patches.tract_box
     labels = [str(visit.visit) for visit in truth.visits]
     labels.sort(key=lambda label: label != str(truth.best_reference))
-    header = geometry.wcs(box).to_header()
+    header = _plain(geometry.wcs(box).to_header())
     rows = slice(None, None, STRIDE)
     for label in labels:
         image, detected = _joined(tract, label, box, geometry.patches)
@@ -89,6 +89,13 @@ def make_scene(tract: Path, folder: Path) -> Scene:
     facts = {"visits": labels, "shape": list(box.shape)}
     (folder / "scene.json").write_text(json.dumps(facts), encoding="utf-8")
     return Scene(folder)
+
+
+def _plain(header: fits.Header) -> fits.Header:
+    """Return the header with the pixel size in CDELT, where Montage looks for it."""
+    for axis in (1, 2):
+        header[f"CDELT{axis}"] *= header.pop(f"PC{axis}_{axis}", 1.0)
+    return header
 
 
 def _joined(

@@ -29,7 +29,7 @@ from bgmatch_dask.pipeline.photometric_ratio import write_ratio
 from bgmatch_dask.pipeline.results import Method, offset_on
 from bgmatch_dask.pipeline.thumbnails import BlockSums, write_thumbnail
 from bgmatch_dask.store import Receipt, TractStore, open_store
-from bgmatch_dask.store.planes import PlaneWriter
+from bgmatch_dask.store.plane_writer import PlaneWriter
 from bgmatch_dask.store.traffic import add_traffic
 from bgmatch_dask.store.versions import run_of
 from bgmatch_dask.warps.catalogue import InputFile

@@ -14,10 +14,11 @@ from bgmatch_dask.geometry import Box
 from bgmatch_dask.store.layout import TractSpec, read_spec
 from bgmatch_dask.store.location import Location, bucket_missing, faults
 from bgmatch_dask.store.lost import was_written
-from bgmatch_dask.store.shards import ShardBuilder, ShardCodec
+from bgmatch_dask.store.plane_writer import PlaneWriter
+from bgmatch_dask.store.shards import ChunkCodec, ShardCodec
 from bgmatch_dask.store.traffic import add_traffic, note_delete
 
-__all__ = ("PlaneWriter", "TractStore", "assert_aligned", "open_store")
+__all__ = ("TractStore", "assert_aligned", "open_store")
 
 
 class TractStore:
@@ -35,6 +36,7 @@ class TractStore:
         self._root = location.open_group()
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._codecs: dict[str, ShardCodec | None] = {}
+        self._chunk_codecs: dict[str, ChunkCodec | None] = {}
 
     def array(self, path: str) -> zarr.Array[Any]:
         """Return an array by its path in the store.
@@ -161,17 +163,44 @@ class TractStore:
 
     def write_unit_sums(self, visit: int, patch: int, sums: NDArray[np.float64]) -> None:
         """Write the superpixel sums of one unit: one chunk, padded with NaN."""
-        array = self.array(f"superpixels/{self.spec.kind}/units")
+        path = f"superpixels/{self.spec.kind}/units"
+        array, codec = self.array(path), self._chunk_codec(path)
         full = np.full(array.shape[2:], np.nan)
         full[:, : sums.shape[1], : sums.shape[2]] = sums
-        self._write(f"superpixels/{self.spec.kind}/units", (visit, patch), full)
+        if codec is None:
+            self._write(path, (visit, patch), full)
+            return
+        self.put_shard(path, (visit, patch), codec.encode(full))
+        add_traffic(full.nbytes)
 
     def read_unit_sums(self, visit: int, patch: int) -> NDArray[np.float64]:
-        """Read the superpixel sums of one unit, cut to the superpixels of its inner box."""
-        window = self.spec.grid.window(self.spec.geometry.patches.inner_box(patch))
-        ny, nx = window.shape
-        region = (visit, patch, slice(None), slice(0, ny), slice(0, nx))
-        return self._read(f"superpixels/{self.spec.kind}/units", region)
+        """Read the superpixel sums of one unit, cut to the superpixels of its inner box.
+
+        Raises
+        ------
+        StoreError
+            ``store-corrupt`` when stored bytes are not those that were written.
+        """
+        path = f"superpixels/{self.spec.kind}/units"
+        ny, nx = self.spec.grid.window(self.spec.geometry.patches.inner_box(patch)).shape
+        codec = self._chunk_codec(path)
+        if codec is None:
+            region = (visit, patch, slice(None), slice(0, ny), slice(0, nx))
+            return self._read(path, region)
+        try:
+            data = self.location.read_range(self._shard_name(self.array(path), (visit, patch)))
+            values = codec.decode(data)
+        except FileNotFoundError:
+            values = np.full(codec.shape, codec.fill, codec.dtype)
+        except (ValueError, RuntimeError) as error:
+            raise self._corrupt(path, (visit, patch), str(error)) from error
+        add_traffic(values.nbytes)
+        return values[:, :ny, :nx]
+
+    def _chunk_codec(self, path: str) -> ChunkCodec | None:
+        if path not in self._chunk_codecs:
+            self._chunk_codecs[path] = ChunkCodec.of(self.array(path), 2)
+        return self._chunk_codecs[path]
 
     def _read(self, path: str, region: tuple[int | slice, ...]) -> NDArray[Any]:
         array = self.array(path)
@@ -258,7 +287,8 @@ class TractStore:
 
     @staticmethod
     def _shard_name(array: zarr.Array[Any], index: tuple[int, ...]) -> str:
-        return f"{array.path}/{array.metadata.encode_chunk_key((*index, 0, 0))}"
+        rest = (0,) * (array.ndim - len(index))
+        return f"{array.path}/{array.metadata.encode_chunk_key((*index, *rest))}"
 
     def _is_hollow(self, array: zarr.Array[Any], region: tuple[int | slice, ...]) -> bool:
         """Whether a crash of the machine left a file without bytes, which Zarr takes for none."""
@@ -275,75 +305,6 @@ class TractStore:
             f"{path}{list(region[:2])} cannot be read back: {why}",
             where=self.location.url,
             fix="`bgmatch verify --repair STORE` makes what is damaged once more.",
-        )
-
-
-class PlaneWriter:
-    """Writes one plane of a (patch, y, x) array from the top; nothing is stored before its end.
-
-    Parameters
-    ----------
-    store
-        An open store.
-    path
-        The array.
-    patch
-        Place on the patch axis.
-    """
-
-    def __init__(self, store: TractStore, path: str, patch: int) -> None:
-        self.store, self.path, self.patch = store, path, patch
-        array = store.array(path)
-        self.dtype, self.fill = array.dtype, array.fill_value
-        codec = store.codec(path)
-        self._shard = None if codec is None else ShardBuilder(codec)
-        self._rows: list[NDArray[Any]] = []
-        self._taken, self._height, self._width = 0, array.shape[-2], array.shape[-1]
-        self._step = array.chunks[-2]
-
-    def add(self, rows: NDArray[Any]) -> None:
-        """Take the next rows: whole chunks of them, of the width and dtype of the plane.
-
-        Raises
-        ------
-        StoreError
-            ``write-misaligned``.
-        """
-        self._taken += len(rows)
-        if (
-            rows.shape[1:] != (self._width,)
-            or rows.dtype != self.dtype
-            or len(rows) % self._step
-            or self._taken > self._height
-        ):
-            raise self._misaligned(f"got {rows.shape} {rows.dtype}")
-        if self._shard is None:
-            self._rows.append(rows)
-        else:
-            self._shard.add(rows)
-
-    def write(self) -> None:
-        """Write the plane as one object.
-
-        Raises
-        ------
-        StoreError
-            ``write-misaligned`` when rows are missing, ``store-write`` when the place refuses.
-        """
-        if self._taken != self._height:
-            raise self._misaligned(f"got {self._taken} rows")
-        if self._shard is None:
-            self.store.write_patch_plane(self.path, self.patch, np.concatenate(self._rows))
-        else:
-            self.store.put_shard(self.path, (self.patch,), self._shard.finish())
-            add_traffic(self._height * self._width * self.dtype.itemsize)
-
-    def _misaligned(self, what: str) -> StoreError:
-        return StoreError(
-            "write-misaligned",
-            f"{self.path} takes {self._height} rows of {self._width} {self.dtype}, {self._step} at "
-            f"a time; {what}",
-            where=self.store.location.url,
         )
 
 

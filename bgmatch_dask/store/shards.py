@@ -22,7 +22,7 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 from zarr.codecs import ShardingCodec
 
-__all__ = ("ShardBuilder", "ShardCodec")
+__all__ = ("ChunkCodec", "ShardBuilder", "ShardCodec")
 
 _MISSING = 2**64 - 1
 _CHECK = 4
@@ -69,13 +69,7 @@ class ShardCodec:
         )
         if not plain:
             return None
-        options: Any = inner[1]["configuration"]
-        blosc = Blosc(
-            cname=options["cname"],
-            clevel=options["clevel"],
-            shuffle=_SHUFFLES[options["shuffle"]],
-            blocksize=options["blocksize"],
-        )
+        blosc = _blosc_of(inner[1])
         height, width = array.shape[-2:]
         rows, columns = sharding.chunk_shape[-2:]
         return cls((height, width), (rows, columns), array.dtype, array.fill_value, blosc)
@@ -185,33 +179,18 @@ class ShardCodec:
     def _entries(self, index: Any) -> NDArray[np.uint64]:  # noqa: ANN401
         if len(index) != self.index_size:
             raise ValueError(f"the shard has {len(index)} bytes, less than its index")
-        table = self._compare(memoryview(index), "the index of the shard")
+        table = _compare(memoryview(index), "the index of the shard")
         return np.frombuffer(table, "<u8").reshape(*self.grid, 2)
 
     def _checked(self, part: Any, size: int) -> memoryview:  # noqa: ANN401
         """Return a compressed chunk whose checksum and size are right."""
         if len(part) != size or size < _CHECK + 16:
             raise ValueError(f"a chunk has {len(part)} bytes, its index says {size}")
-        packed = self._compare(memoryview(part), "a chunk")
+        packed = _compare(memoryview(part), "a chunk")
         size = self.dtype.itemsize * self.chunk[0] * self.chunk[1]
         if int.from_bytes(packed[4:8], "little") != size:
             raise ValueError("a chunk has another size than the array says")
         return packed
-
-    @staticmethod
-    def _compare(data: memoryview, what: str) -> memoryview:
-        if _check(data[:-_CHECK]) != data[-_CHECK:]:
-            raise ValueError(f"the checksum of {what} does not match")
-        return data[:-_CHECK]
-
-    def is_fill(self, chunk: NDArray[Any]) -> bool:
-        """Whether all pixels of a chunk are the fill value."""
-        if self.dtype.kind == "f" and np.isnan(self.fill):
-            return bool(np.isnan(chunk.flat[0]) and np.isnan(chunk).all())
-        # Bit by bit: a negative zero is not the positive one.
-        fill = np.asarray(self.fill, self.dtype)
-        same: NDArray[np.bool_] = chunk.view(f"u{fill.itemsize}") == fill.view(f"u{fill.itemsize}")
-        return bool(same.flat[0] and same.all())
 
 
 class ShardBuilder:
@@ -237,7 +216,7 @@ class ShardBuilder:
             for column in range(self.codec.grid[1]):
                 left = column * width
                 chunk = np.ascontiguousarray(values[top : top + height, left : left + width])
-                if not self.codec.is_fill(chunk):
+                if not _is_fill(chunk, self.codec.fill):
                     self._append(self.codec.blosc.encode(chunk), (self._rows, column))
             self._rows += 1
 
@@ -252,6 +231,87 @@ class ShardBuilder:
             return None
         table = self._index.tobytes()
         return b"".join([*self._parts, table, _check(table)])
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkCodec:
+    """How a small array that is one chunk becomes one object."""
+
+    shape: tuple[int, ...]
+    """Shape of the chunk without the leading axes of length one."""
+    dtype: np.dtype[Any]
+    """Type of the numbers."""
+    fill: Any
+    """Value of a chunk that is not stored."""
+    blosc: Blosc
+    """Compressor."""
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any], leading: int) -> ChunkCodec | None:
+        """Return the codec of an array whose chunks are whole but for some first axes."""
+        codecs = [codec.to_dict() for codec in getattr(array.metadata, "codecs", ())]
+        plain = (
+            tuple(codec["name"] for codec in codecs) == _CODECS
+            and array.chunks == (*(1,) * leading, *array.shape[leading:])
+            and sys.byteorder == "little"
+            and codecs[0].get("configuration", {}) in ({}, {"endian": "little"})
+        )
+        if not plain:
+            return None
+        shape = array.shape[leading:]
+        return cls(shape, array.dtype, array.fill_value, _blosc_of(codecs[1]))
+
+    def encode(self, values: NDArray[Any]) -> bytes | None:
+        """Return the bytes of a chunk, None when it holds nothing but the fill value."""
+        chunk = np.ascontiguousarray(values, self.dtype)
+        if _is_fill(chunk, self.fill):
+            return None
+        packed: bytes = self.blosc.encode(chunk)
+        return packed + _check(packed)
+
+    def decode(self, data: Any) -> NDArray[Any]:  # noqa: ANN401
+        """Return the numbers of a chunk.
+
+        Raises
+        ------
+        ValueError
+            When the bytes are not those of a chunk of this make.
+        """
+        out = np.empty(self.shape, self.dtype)
+        if len(data) < _CHECK + 16:
+            raise ValueError(f"a chunk has {len(data)} bytes")
+        packed = _compare(memoryview(data), "a chunk")
+        if int.from_bytes(packed[4:8], "little") != out.nbytes:
+            raise ValueError("a chunk has another size than the array says")
+        self.blosc.decode(packed, out=out)
+        return out
+
+
+def _blosc_of(codec: Any) -> Blosc:  # noqa: ANN401
+    options = codec["configuration"]
+    return Blosc(
+        cname=options["cname"],
+        clevel=options["clevel"],
+        shuffle=_SHUFFLES[options["shuffle"]],
+        blocksize=options["blocksize"],
+    )
+
+
+def _is_fill(chunk: NDArray[Any], fill: Any) -> bool:  # noqa: ANN401
+    """Whether all numbers of a chunk are the fill value."""
+    if chunk.dtype.kind == "f" and np.isnan(fill):
+        return bool(np.isnan(chunk.flat[0]) and np.isnan(chunk).all())
+    # Bit by bit: a negative zero is not the positive one.
+    bits = f"u{chunk.dtype.itemsize}"
+    same: NDArray[np.bool_] = chunk.view(bits) == np.asarray(fill, chunk.dtype).view(bits)
+    return bool(same.flat[0] and same.all())
+
+
+def _compare(data: memoryview, what: str) -> memoryview:
+    """Return bytes without the checksum at their end, which has to be right."""
+    if _check(data[:-_CHECK]) != data[-_CHECK:]:
+        raise ValueError(f"the checksum of {what} does not match")
+    return data[:-_CHECK]
 
 
 def _check(data: Any) -> bytes:  # noqa: ANN401

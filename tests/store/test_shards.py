@@ -5,7 +5,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from bgmatch_dask.store.layout import codecs
-from bgmatch_dask.store.shards import ShardCodec
+from bgmatch_dask.store.shards import ChunkCodec, ShardCodec
 
 KEY = "c/1/0/0"
 WINDOWS = [(0, 48, 0, 60), (0, 16, 0, 60), (5, 40, 7, 55), (17, 18, 59, 60), (16, 32, 20, 40)]
@@ -99,3 +99,36 @@ def test_arrays_of_another_make_are_left_to_zarr():
     assert ShardCodec.of(zarr.create_array(MemoryStore(), shape=(4, 4), dtype="f4")) is None
     shards = {"shape": (2, 8, 8), "shards": (2, 8, 8), "chunks": (1, 4, 4), "dtype": "f4"}
     assert ShardCodec.of(zarr.create_array(MemoryStore(), **shards)) is None
+
+
+def _chunks(made, fill=np.nan):
+    return zarr.create_array(
+        MemoryStore(made),
+        shape=(3, 2, 8, 5, 6),
+        chunks=(1, 1, 8, 5, 6),
+        dtype="f8",
+        fill_value=fill,
+        compressors=codecs(),
+    )
+
+
+def test_small_arrays_are_chunks_that_zarr_reads_and_the_other_way_round():
+    made = {}
+    array, values = _chunks(made), np.random.default_rng(1).normal(size=(8, 5, 6))
+    values[:, 4:] = np.nan
+    codec = ChunkCodec.of(array, 2)
+    array[1, 1] = values
+    (key,) = (name for name in made if name.startswith("c/1/1/"))
+    np.testing.assert_array_equal(codec.decode(made[key].to_bytes()), values)
+    ours = codec.encode(values)
+    made[key] = made[key].from_bytes(ours)
+    np.testing.assert_array_equal(array[1, 1], values)
+    assert codec.encode(np.full((8, 5, 6), np.nan)) is None
+    for place in range(0, len(ours), 11):
+        broken = bytearray(ours)
+        broken[place] ^= 4
+        with pytest.raises(ValueError, match="does not match"):
+            codec.decode(bytes(broken))
+    with pytest.raises(ValueError, match="bytes"):
+        codec.decode(b"")
+    assert ChunkCodec.of(array, 3) is None
