@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from pathlib import Path
 
 import dask
@@ -27,6 +28,7 @@ from bgmatch_dask.pipeline.resume import stored_config
 from bgmatch_dask.pipeline.run import run_tract
 from bgmatch_dask.service.cluster import connect
 from bgmatch_dask.store import Ledger, Location
+from tests.chaos.driver import drive
 from tests.chaos.tract import tiny_job
 
 ROOT = Path(__file__).parents[2]
@@ -74,37 +76,48 @@ class Watcher:
         return Counter(stage for stage, _ in self.done.elements())
 
 
-def start_driver(config):
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.chaos.driver", str(config)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture(scope="module")
+def drivers():
+    """Processes that have loaded all that a driver needs, which takes most of its time."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.chaos.driver"])
+    return context
 
 
-def kill_after(process, events, delay):
+def start_driver(drivers, config):
+    reader, writer = drivers.Pipe(duplex=False)
+    process = drivers.Process(target=drive, args=(str(config), writer))
+    process.start()
+    writer.close()
+    return process, reader
+
+
+def told(reader):
+    """Yield what a driver tells until it ends, also in the middle of a word."""
+    with reader, suppress(EOFError, OSError):
+        while True:
+            yield reader.recv()
+
+
+def kill_after(driver, events, delay):
     """Let a driver tell of some events, kill it, and return the units that it did."""
+    process, reader = driver
     done, finished = [], False
-    for line in process.stdout:
-        words = line.split()
+    for words in told(reader):
         finished |= words[0] == "finished"
         if words[0] == "done":
-            done.append((words[1], words[2]))
+            done.append(words[1:])
         events -= 1
         if events == 0:
             time.sleep(delay)
             process.kill()
-    process.stdout.close()
-    error = process.stderr.read()
-    process.stderr.close()
-    process.wait()
-    assert finished or process.returncode == -signal.SIGKILL, error
+    process.join()
+    assert process.exitcode == (0 if finished else -signal.SIGKILL)
+    process.close()
     return done, finished
 
 
-def test_a_driver_killed_at_ten_moments_goes_on_each_time(job, place, tmp_path, as_calm):
+def test_a_driver_killed_at_ten_moments_goes_on_each_time(drivers, job, place, tmp_path, as_calm):
     moments = random.Random(2026)
     config = tmp_path / "job.yaml"
     config.write_text(yaml.safe_dump(job.model_dump(mode="json")))
@@ -112,14 +125,14 @@ def test_a_driver_killed_at_ten_moments_goes_on_each_time(job, place, tmp_path, 
     for _ in range(KILLS):
         before = receipts(place)
         events, delay = moments.randint(1, 4), moments.uniform(0, 0.05)
-        done, finished = kill_after(start_driver(config), events, delay)
+        done, finished = kill_after(start_driver(drivers, config), events, delay)
         assert not finished
         assert not before & set(done), "a finished unit was done again"
         runs.update(done)
         assert not place.exists("runs/main/commit.json")
     before = receipts(place)
     assert before, "ten drivers have finished no unit"
-    done, finished = kill_after(start_driver(config), -1, 0)
+    done, finished = kill_after(start_driver(drivers, config), -1, 0)
     assert finished
     assert not before & set(done)
     as_calm(place)

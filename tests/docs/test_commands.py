@@ -7,6 +7,8 @@ import shlex
 import subprocess
 import sys
 from importlib import import_module
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,8 @@ def test_the_commands_of_a_page_are_understood(page):
         elif words[0] in {"docker", "kubectl", "sbatch", "python"}:
             files = [word for word in words if word.startswith("deploy/")]
             assert all((ROOT / file).exists() for file in files), line
+            modules = [after for word, after in pairwise(words) if word == "-m"]
+            assert all(find_spec(module) for module in modules), line
     for line in mentioned(page):
         assert understood(re.sub(r"\[[^\]]*\]|…", "", line)), line
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
+from urllib.request import urlopen
 
 import pytest
+from distributed import Client
 
 from bgmatch_dask.config import load_config
+from bgmatch_dask.service.board.plugin import install_board
 from bgmatch_dask.service.doctor import examine
 from tests.service.processes import bgmatch, cluster_of_processes, end, wait_until
 from tests.service.test_tls import certificates
@@ -26,6 +30,11 @@ def wrong(*, store, **values) -> dict[str, str]:
     return {check.code: check.fix for check in found if check.verdict == "wrong"}
 
 
+def told_of_the_dashboard(cluster) -> str:
+    config = load_config(values={"cluster": {"scheduler": cluster.address}})
+    return next(check.says for check in examine(config) if check.name == "dashboard")
+
+
 @pytest.fixture
 def store(tmp_path):
     return tmp_path / "tract.zarr"
@@ -39,8 +48,6 @@ def scheduler(tmp_path_factory):
 
 def replace_worker(cluster, *options, environment=None) -> None:
     """End all workers and start another one."""
-    from distributed import Client
-
     while cluster.workers:
         end(cluster.workers.pop())
     with Client(cluster.address, set_as_default=False) as client:
@@ -78,6 +85,13 @@ def test_a_cluster_without_workers_then_with_faulty_ones(scheduler, simulated, s
     assert "requirements.lock" in found["version-mismatch"]
     replace_worker(scheduler, "--memory-limit", "4GB")
     assert wrong(store=store, **job) == {}
+    board = r"http://\S+/status, board at (http://\S+/bgmatch/)"
+    assert re.fullmatch(f"{board} from the first run on", told_of_the_dashboard(scheduler))
+    with Client(scheduler.address, set_as_default=False) as client:
+        install_board(client)
+    link = re.fullmatch(board, told_of_the_dashboard(scheduler))
+    with urlopen(link[1], timeout=60) as page:
+        assert b"board.js" in page.read()
 
 
 def test_a_place_without_the_right_to_write(store, tmp_path):

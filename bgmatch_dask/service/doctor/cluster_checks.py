@@ -118,7 +118,7 @@ def check_worker_rights(client: Client, config: RunConfig) -> str:
 
 
 def check_dashboard(client: Client) -> str:
-    """Look whether the dashboard answers, and return its link.
+    """Look whether the dashboard answers, and return its link and that of the board.
 
     Raises
     ------
@@ -140,7 +140,16 @@ def check_dashboard(client: Client) -> str:
             fix="Forward its port to this machine, e.g. with `ssh -L`, or set "
             "distributed.dashboard.link in Dask's configuration to the address of your proxy.",
         ) from error
-    return f"{link}, board at {board_link(client)}"
+    board = board_link(client)
+    return f"{link}, board at {board}" + ("" if _answers(board) else " from the first run on")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10):  # noqa: S310  (http, from Dask)
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _probe(url: str, paths: tuple[str, ...]) -> tuple[str, str, str] | None:

@@ -230,10 +230,11 @@ class _Driver:
 
         try:
             reporter.check()
-            reporter.say("running")
+            reporter.say("running", "reads the headers of the inputs")
             # A client of its own, because one client hears one run of Dask's event log.
             with Client(address_of(client), security=client.security, set_as_default=False) as own:
                 plan = make_plan(config, DaskEngine(own))
+                reporter.say("running")
                 summary = carry_out(plan, own, [reporter])
         except StopAskedError as stop:
             why = str(stop)
