@@ -20,13 +20,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.linalg import cho_solve, cholesky, solve_triangular
-from scipy.linalg.lapack import dpotri
 
 from bgmatch_dask.background.layout import NodeLayout, sample_rows
 from bgmatch_dask.background.penalty import Penalty, build_penalty
 from bgmatch_dask.background.samples import Samples
 from bgmatch_dask.errors import MatchError
+from bgmatch_dask.numerics.triangular import inverse_of_factor, solve_lower
 
 __all__ = ("SkySolver", "SkySystem", "Strengths", "build_system", "each", "factorise")
 
@@ -154,13 +153,12 @@ class _Block:
 
     def half(self, right: Array) -> Array:
         """Return ``L⁻¹`` times something, without what is fixed."""
-        out: Array = solve_triangular(self.lower, right, lower=True, check_finite=False)
+        out = solve_lower(self.lower, right)
         return out if self.fixed is None else out - self.fixed @ (self.fixed.T @ out)
 
     def back(self, half: Array) -> Array:
         """Return ``L⁻ᵀ`` times something."""
-        out: Array = solve_triangular(self.lower, half, lower=True, trans=1, check_finite=False)
-        return out
+        return solve_lower(self.lower, half, transposed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +204,7 @@ class SkySolver:
         for v, found in enumerate(halves):
             if found is not None:
                 right[samples.site[system.own(v)]] -= found[1]
-        sky = cho_solve((self.sky, True), right, check_finite=False)
+        sky = solve_lower(self.sky, solve_lower(self.sky, right), transposed=True)
 
         def back(v: int) -> Array:
             block, found = self.blocks[v], halves[v]
@@ -234,7 +232,7 @@ class SkySolver:
         half = block.half(rows.toarray().T)
         moved = np.zeros((n_sites, rows.shape[0]))
         moved[system.samples.site[system.own(visit)]] = block.to_sky.T @ half
-        shared = solve_triangular(self.sky, moved, lower=True, check_finite=False)
+        shared = solve_lower(self.sky, moved)
         return (half**2).sum(axis=0), shared
 
     def spectrum(self, visit: int) -> tuple[Array, Array]:
@@ -252,15 +250,14 @@ class SkySolver:
         if block is None:
             return np.zeros((n, n)), np.zeros((n, 0))
         if block.fixed is None:
-            inverse, _ = dpotri(block.lower, lower=1)
-            alone = np.tril(inverse) + np.tril(inverse, -1).T
+            alone = inverse_of_factor(block.lower)
         else:
             identity = block.half(np.eye(n))
             alone = identity.T @ identity
         site = system.samples.site[system.own(visit)]
         moved = np.zeros((system.samples.n_sites, n))
         moved[site] = block.back(block.to_sky).T
-        shared = solve_triangular(self.sky, moved, lower=True, check_finite=False)
+        shared = solve_lower(self.sky, moved)
         return alone, shared.T
 
 
@@ -284,9 +281,9 @@ def factorise(system: SkySystem, weights: Array, strengths: Strengths) -> SkySol
         if system.gauge[v]:
             basis, _ = np.linalg.qr(system.penalties[v].polynomials)
             matrix += float(np.diag(matrix).mean()) * (basis @ basis.T)
-        lower = cholesky(matrix, lower=True, check_finite=False)
+        lower = np.linalg.cholesky(matrix)
         if system.gauge[v]:
-            fixed, _ = np.linalg.qr(solve_triangular(lower, basis, lower=True, check_finite=False))
+            fixed, _ = np.linalg.qr(solve_lower(lower, basis))
         block = _Block(lower, fixed, np.empty((0, 0)), prior)
         to_sky = block.half(heavy.toarray().T)
         return _Block(lower, fixed, to_sky, prior), to_sky.T @ to_sky
@@ -299,7 +296,7 @@ def factorise(system: SkySystem, weights: Array, strengths: Strengths) -> SkySol
             if part is not None:
                 site = samples.site[system.own(v)]
                 matrix[np.ix_(site, site)] -= part[1]
-        sky = cholesky(matrix, lower=True, check_finite=False)
+        sky: Array = np.linalg.cholesky(matrix).astype(np.float64, copy=False)
     except np.linalg.LinAlgError as error:
         raise MatchError(
             "solve-singular",

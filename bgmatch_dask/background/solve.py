@@ -90,8 +90,8 @@ def solve_offsets(
     data = observe(differences, usable, pairs, unknowns, grid)
     anchored = anchored_visits(covered, usable, gauges, settings.anchor_overlap)
     is_anchored = np.array([v in anchored for v in unknowns], bool)
-    # One thread: the sum of a product depends on how many share it, and for blocks of this size
-    # threads cost ten times what they save.
+    # One thread within BLAS: the sum of a product depends on how many share it. Whole visits are
+    # given to threads instead, which changes no sum.
     with threadpool_limits(1):
         at_zero = [(c.gauge, covered[c.gauge]) for c in components if len(c.visits) > 1]
         fit = _fit(data, [covered[v] for v in unknowns], is_anchored, grid, settings, at_zero)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ __all__ = ("SurfaceFit", "fit_surfaces")
 Array = NDArray[np.float64]
 Plane = NDArray[np.bool_]
 
+_THREADS = min(os.cpu_count() or 1, 4)
 _MOST = 0.9
 _ROUNDING = 1e-12  # Below this share of the largest difference there is no signal.
 
@@ -107,7 +109,7 @@ def fit_surfaces(
     if factor > 1:
         wide = fit_wide(data, members, grid, config, factor)
         return _wide_result(wide, observations, levels, constant)
-    joint = fit_joint(data, members, grid, config, pitch=pitch)
+    joint = fit_joint(data, members, grid, config, pitch=pitch, threads=_THREADS)
     return _result(joint, observations, levels, constant)
 
 

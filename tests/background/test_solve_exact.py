@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bgmatch_dask.background import surface
 from bgmatch_dask.background.offsets import render
 from bgmatch_dask.background.solution import Flag, SolveConfig
 from bgmatch_dask.background.solve import solve_offsets
@@ -157,6 +158,15 @@ def test_order_of_the_visits_changes_no_byte(order):
     second = solve_offsets(shuffled, turned, grid, 33, config)
     assert as_bytes(first) == as_bytes(second)
     assert list(first.offsets) == [2, 4, 5, 10]
+
+
+def test_the_number_of_threads_changes_no_byte(monkeypatch):
+    grid, coverage, differences = small_case()
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(surface, "_THREADS", threads)
+        found.append(as_bytes(solve_offsets(differences, coverage, grid, 33)))
+    assert found[0] == found[1]
 
 
 def test_gauge_shifts_by_a_constant_only():

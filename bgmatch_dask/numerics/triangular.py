@@ -1,0 +1,100 @@
+"""Dense triangular solutions that leave other threads free to work.
+
+SciPy's wrappers of these LAPACK and BLAS routines hold the interpreter's lock while they run, so
+that threads would wait for each other. The same routines, taken from SciPy's table of C
+functions (`scipy.linalg.cython_blas`), are called without it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cython_blas, cython_lapack
+
+__all__ = ("inverse_of_factor", "solve_lower")
+
+Array = NDArray[np.float64]
+
+
+def solve_lower(lower: Array, right: Array, *, transposed: bool = False) -> Array:
+    """Return ``L⁻¹ R``, or ``L⁻ᵀ R``.
+
+    Parameters
+    ----------
+    lower
+        Lower triangle, float64 ``(n, n)``, row by row; what is above the diagonal is not read.
+        Its diagonal must not hold zeros.
+    right
+        Right-hand sides, float64 ``(n,)`` or ``(n, k)``.
+    transposed
+        Whether to solve with ``Lᵀ``.
+
+    Returns
+    -------
+    ndarray of float64
+        A new array in the shape of ``right``.
+    """
+    n = _size(lower)
+    out: Array = np.array(right, np.float64, order="C")
+    if out.shape[:1] != (n,):
+        message = f"{out.shape} right-hand sides do not fit {n} equations"
+        raise ValueError(message)
+    k = out.size // n if n else 0
+    if k:
+        # Row by row, R is its own transpose to BLAS, and L an upper triangle: Rᵀ ← Rᵀ L⁻ᵀ.
+        _TRSM(
+            *(b"R", b"U", b"T" if transposed else b"N", b"N"),
+            *(_int(k), _int(n), ctypes.byref(ctypes.c_double(1.0))),
+            *(_data(lower), _int(n), _data(out), _int(k)),
+        )
+    return out
+
+
+def inverse_of_factor(lower: Array) -> Array:
+    """Return ``(L Lᵀ)⁻¹``, float64 ``(n, n)``, whole; ``lower`` is as in `solve_lower`."""
+    n = _size(lower)
+    out = lower.copy()
+    info = ctypes.c_int(0)
+    if n:
+        _POTRI(b"U", _int(n), _data(out), _int(n), ctypes.byref(info))
+    if info.value:
+        message = f"LAPACK's dpotri returned {info.value}"
+        raise np.linalg.LinAlgError(message)
+    whole: Array = np.tril(out) + np.tril(out, -1).T
+    return whole
+
+
+def _size(lower: Array) -> int:
+    square = lower.ndim == 2 and lower.shape[0] == lower.shape[1]
+    if not (square and lower.dtype == np.float64 and lower.flags.c_contiguous):
+        message = "A triangle must be square, float64 and stored row by row"
+        raise ValueError(message)
+    return len(lower)
+
+
+def _function(table: Mapping[str, object], name: str, n_arguments: int) -> Callable[..., None]:
+    """Return a C function of SciPy's; a call of it gives the interpreter's lock away."""
+    api = ctypes.pythonapi
+    api.PyCapsule_GetName.restype = ctypes.c_char_p
+    api.PyCapsule_GetName.argtypes = [ctypes.py_object]
+    api.PyCapsule_GetPointer.restype = ctypes.c_void_p
+    api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    capsule = table[name]
+    address = api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * n_arguments)(address)
+
+
+def _int(value: int) -> Any:  # noqa: ANN401
+    return ctypes.byref(ctypes.c_int(value))
+
+
+def _data(values: Array) -> Any:  # noqa: ANN401
+    return values.ctypes.data_as(ctypes.c_void_p)
+
+
+_TRSM = _function(cython_blas.__pyx_capi__, "dtrsm", 11)
+_POTRI = _function(cython_lapack.__pyx_capi__, "dpotri", 5)
