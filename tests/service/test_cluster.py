@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import dask
@@ -87,7 +88,9 @@ def runner_of_jobs():
     class Job(local.LocalJob):
         async def _submit_job(self, script_filename):
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            job = subprocess.Popen(["bash", script_filename], start_new_session=True, **quiet)
+            # The file is gone as soon as this returns.
+            words = ["bash", "-c", Path(script_filename).read_text()]
+            job = subprocess.Popen(words, start_new_session=True, **quiet)
             started[str(job.pid)] = job
             return str(job.pid)
 
