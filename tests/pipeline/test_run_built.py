@@ -20,7 +20,7 @@ def mean_error(store, truth):
     return float(np.sqrt(np.mean([row.rms_error**2 for row in rows])))
 
 
-def test_iterations_converge_and_the_result_is_as_good_as_that_of_the_pairs(simulated, tmp_path):
+def test_iterations_settle_and_the_result_is_better_than_that_of_the_pairs(simulated, tmp_path):
     warps = simulated / "warps"
     run_tract(make_plan(make_job(warps, tmp_path / "pairs.zarr")))
     store = tmp_path / "built.zarr"
@@ -31,8 +31,9 @@ def test_iterations_converge_and_the_result_is_as_good_as_that_of_the_pairs(simu
     assert built == [f"{number}/{patch}" for number in (1, 2, 3) for patch in range(4)]
     changes = summary["solver"]["convergence"]
     assert len(changes) == 3
-    assert changes[2] < 0.5 * changes[0]
-    assert mean_error(store, simulated) < 1.15 * mean_error(tmp_path / "pairs.zarr", simulated)
+    # Every round chooses its strengths anew, so that changes level off instead of vanishing.
+    assert changes[2] < 0.8 * changes[0]
+    assert mean_error(store, simulated) < mean_error(tmp_path / "pairs.zarr", simulated)
     assert summary["reference"]["visit"] not in open_offsets(str(store))
 
 
