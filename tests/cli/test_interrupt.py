@@ -32,7 +32,7 @@ def test_ctrl_c_is_safe_and_the_same_command_continues(simulated, tmp_path):
     # A terminal sends the signal to every process of the group, workers included.
     os.killpg(process.pid, signal.SIGINT)
     _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, rest
     assert rest.splitlines()[-1] == ("bgmatch: interrupted; run the same command again to continue")
     assert "Traceback" not in rest
     location = Location.of(str(store))
