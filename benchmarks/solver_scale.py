@@ -207,17 +207,24 @@ def with_gaps(tract: Tract, seed: int, size: int = 2) -> Tract:
 def draw(cases: Sequence[Figures], file: Path) -> None:
     """Draw time and memory against visits, one line per number of superpixels."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     figure = Figure(figsize=(7.0, 2.9), layout="constrained")
     axes = figure.subplots(1, 2)
     for n in sorted({c.superpixels for c in cases}):
         line = sorted((c for c in cases if c.superpixels == n), key=lambda c: c.visits)
         visits = [c.visits for c in line]
-        axes[0].plot(visits, [c.seconds for c in line], "o-", label=f"{n}² superpixels")
+        axes[0].plot(visits, [c.cpu_seconds for c in line], "o-", label=f"{n}² superpixels")
         axes[1].plot(visits, [c.memory_gb for c in line], "o-")
-    for ax, label, limit in ((axes[0], "time [s]", 300.0), (axes[1], "memory [GB]", 8.0)):
+    for ax, label, limit in ((axes[0], "processor time [s]", 300.0), (axes[1], "memory [GB]", 8.0)):
         ax.axhline(limit, color="0.6", ls=":")
         ax.set(xlabel="visits", ylabel=label, xscale="log", yscale="log")
+        numbers = sorted({c.visits for c in cases})
+        ax.set_xticks(numbers, [str(n) for n in numbers])
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_formatter(NullFormatter())
     axes[0].legend(frameon=False)
     figure.savefig(file, dpi=90)
 
