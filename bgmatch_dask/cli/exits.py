@@ -26,6 +26,7 @@ __all__ = (
 )
 
 FAILURE, USAGE, PARTIAL, DAMAGED, INTERRUPTED, ENDED = 1, 2, 3, 4, 130, 143
+_MOMENT = 0.05
 
 
 class _EndedError(KeyboardInterrupt):
@@ -36,7 +37,7 @@ class _EndedError(KeyboardInterrupt):
 def reported() -> Iterator[None]:
     """Turn errors on purpose into one plain line and an exit code."""
     try:
-        with _ends_like_ctrl_c():
+        with _ends_like_ctrl_c(), _swallowed_signals_come_again():
             yield
     except BgmatchError as error:
         sys.stderr.write(f"bgmatch: {error}\n")
@@ -66,6 +67,31 @@ def _ends_like_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _swallowed_signals_come_again() -> Iterator[None]:
+    """Send a signal once more whose exception Python could not raise.
+
+    A signal may arrive inside a destructor or a callback of the garbage collector. Python prints
+    what is raised there and goes on, so that Ctrl-C would be lost.
+    """
+    before = sys.unraisablehook
+    main = threading.main_thread().ident or 0
+
+    def again(what: sys.UnraisableHookArgs) -> None:
+        if not issubclass(what.exc_type, KeyboardInterrupt):
+            before(what)
+            return
+        number = signal.SIGTERM if what.exc_type is _EndedError else signal.SIGINT
+        # A moment later, so that the place that cannot raise has been left.
+        threading.Timer(_MOMENT, signal.pthread_kill, (main, number)).start()
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _ignore_further_signals() -> None:

@@ -34,8 +34,12 @@ from tests.chaos.tract import tiny_job
 ROOT = Path(__file__).parents[2]
 UNITS = {"ingest": 7, "difference": 2, "match": 7, "coadd": 2}
 KILLS = 10
-LOST = {"segfault": "60 s", "sys.exit": "1 s"}
-"""After how long Dask gives up the nanny of a worker; one that left for good is not missed."""
+LOST = {"segfault": "1 h", "sys.exit": "1 s"}
+"""After how long Dask replaces a lost worker together with its nanny.
+
+It counts from each death, and then looks whether the worker is gone at that moment, however often
+it came back in between: one that a nanny starts again must not be counted at all.
+"""
 
 
 @pytest.fixture
@@ -146,7 +150,10 @@ def test_a_driver_killed_at_ten_moments_goes_on_each_time(drivers, job, place, t
 @pytest.fixture(scope="module")
 def cluster():
     """Two workers with nannies, which start again whoever dies."""
-    settings = {"distributed.scheduler.allowed-failures": 30}
+    settings = {
+        "distributed.scheduler.allowed-failures": 30,
+        "distributed.deploy.lost-worker-timeout": LOST["segfault"],
+    }
     with dask.config.set(settings), connect(ClusterConfig(workers=2)) as client:
         yield client
 

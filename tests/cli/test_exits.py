@@ -38,3 +38,41 @@ app()
     )
     assert done.returncode == code, done.stderr
     assert "run the same command again" in done.stderr
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("place", ["destructor", "collector"])
+def test_a_signal_where_nothing_can_be_raised_is_not_lost(name, code, place):
+    program = f"""
+import gc, os, signal
+import typer
+from bgmatch_dask.cli.exits import reported
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def kill(*_):
+    gc.callbacks.clear()
+    os.kill(os.getpid(), signal.{name})
+
+class Thing:
+    __del__ = kill
+
+app = typer.Typer()
+
+@app.command()
+def main():
+    with reported():
+        if {place!r} == "destructor":
+            Thing()
+        else:
+            gc.callbacks.append(kill)
+            gc.collect()
+        signal.pause()
+
+app()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "run the same command again" in done.stderr
