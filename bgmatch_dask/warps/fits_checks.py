@@ -27,6 +27,7 @@ from bgmatch_dask.warps.fits_structure import (
     too_large,
     truncated,
 )
+from bgmatch_dask.warps.fits_sums import check_sums
 from bgmatch_dask.warps.places import is_remote, open_input, read_input, stat_input
 
 __all__ = ("MAX_PIXELS", "open_checked")
@@ -65,8 +66,8 @@ def open_checked(
         Most pixels that one HDU may hold; the file itself, and what it inflates to, may have
         16 bytes for each of them; inflating takes no more memory than that.
     checksum
-        Compare pixels with ``CHECKSUM`` and ``DATASUM`` cards where there are any; this reads
-        each HDU that the body touches.
+        Compare all HDUs with their ``CHECKSUM`` and ``DATASUM`` cards where there are any; this
+        reads the file once.
 
     Yields
     ------
@@ -84,11 +85,13 @@ def open_checked(
         content = _content(where, max_pixels, whole=checksum)
         size = stat_input(where).size if content is None else sum(map(len, content))
         with _stream(where, content) as stream:
-            check_structure(stream, size, where, max_pixels)
+            units = check_structure(stream, size, where, max_pixels)
+            if checksum:
+                check_sums(stream, units, where)
         # Streams are ours, so that they are closed also when astropy fails half way.
         with (
             _stream(where, content) as stream,
-            fits.open(stream, memmap=False, lazy_load_hdus=True, checksum=checksum) as hdus,
+            fits.open(stream, memmap=False, lazy_load_hdus=True) as hdus,
         ):
             yield hdus
 
@@ -125,8 +128,7 @@ def _from_warning(warning: AstropyUserWarning, where: str) -> InputError:
     text = str(warning)
     if "truncated" in text.lower():
         return truncated(text, where)
-    code = "fits-checksum" if "sum verification failed" in text.lower() else "fits-unreadable"
-    return InputError(code, text, where=where, fix="Fetch or make the file again.")
+    return InputError("fits-unreadable", text, where=where, fix="Fetch or make the file again.")
 
 
 def _content(where: str, max_pixels: int, *, whole: bool) -> tuple[bytes, ...] | None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import IO
 
 from bgmatch_dask.errors import InputError
 
-__all__ = ("BYTES_PER_PIXEL", "check_structure", "too_large", "truncated")
+__all__ = ("BYTES_PER_PIXEL", "Unit", "check_structure", "too_large", "truncated")
 
 BYTES_PER_PIXEL = 16
 """Bytes that a file, or what it expands to, may have per pixel that is allowed."""
@@ -35,9 +36,34 @@ _CODINGS = frozenset({"GZIP_1", "GZIP_2", "RICE_1", "RICE_ONE", "NOCOMPRESS"})
 _NUMBERS = frozenset({"BITPIX", "NAXIS", "PCOUNT", "GCOUNT", "ZBITPIX", "ZNAXIS"})
 _BITPIX = frozenset({8, 16, 32, 64, -32, -64})
 _PREFIXES = ("NAXIS", "ZNAXIS", "ZTILE")
+_SUMS = frozenset({"CHECKSUM", "DATASUM"})
 
 
-def check_structure(stream: IO[bytes], size: int, where: str, max_pixels: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Where an HDU lies in its file, and the sums that its header records."""
+
+    start: int
+    """Offset of the header [byte]."""
+    data: int
+    """Offset of the data."""
+    end: int
+    """Offset of what follows."""
+    checksum: str
+    """Value of ``CHECKSUM``; empty when there is none."""
+    datasum: str
+    """Value of ``DATASUM``; empty when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cards:
+    """What a header says of its size, and its sums."""
+
+    numbers: dict[str, int] = field(default_factory=dict)
+    sums: dict[str, str] = field(default_factory=dict)
+
+
+def check_structure(stream: IO[bytes], size: int, where: str, max_pixels: int) -> tuple[Unit, ...]:
     """Compare what the headers promise with the limits and with the size of the file.
 
     Parameters
@@ -51,34 +77,43 @@ def check_structure(stream: IO[bytes], size: int, where: str, max_pixels: int) -
     max_pixels
         Most pixels that one HDU may hold.
 
+    Returns
+    -------
+    tuple of Unit
+        The HDUs.
+
     Raises
     ------
     InputError
         ``fits-unreadable``, ``fits-truncated`` or ``too-large``.
     """
-    end = expanded = index = 0
+    end = expanded = 0
+    units: list[Unit] = []
     while end < size:
+        index = len(units)
         if index >= _MAX_HDUS:
             raise too_large(f"The file has more than {_MAX_HDUS} HDUs", where)
         stream.seek(end)
-        numbers, length = _read_header(stream, index, where)
+        cards, length = _read_header(stream, index, where)
+        numbers, data = cards.numbers, end + length
         pixels = _pixels(numbers, index, where)
         if pixels > max_pixels:
             raise too_large(f"HDU {index} claims {pixels} pixels, the limit is {max_pixels}", where)
-        end += length + _data_bytes(numbers)
+        start, end = end, data + _data_bytes(numbers)
+        units.append(Unit(start, data, end, *(cards.sums.get(k, "") for k in sorted(_SUMS))))
         expanded += pixels * abs(numbers.get("ZBITPIX", numbers.get("BITPIX", 8))) // 8
-        index += 1
     if size < end:
         raise truncated(f"The file has {size} bytes, its headers promise {end}", where)
     if expanded > max(_HARMLESS, size * _MAX_EXPANSION):
         raise too_large(
             f"A file of {size} bytes claims to expand to {expanded}, which no coding does", where
         )
+    return tuple(units)
 
 
-def _read_header(stream: IO[bytes], index: int, where: str) -> tuple[dict[str, int], int]:
-    """Return the numbers of a header that tell its size, and the bytes of the header."""
-    numbers: dict[str, int] = {}
+def _read_header(stream: IO[bytes], index: int, where: str) -> tuple[_Cards, int]:
+    """Return the cards of a header that count, and the bytes of the header."""
+    cards = _Cards()
     length = 0
     while True:
         block = stream.read(_BLOCK)
@@ -89,20 +124,20 @@ def _read_header(stream: IO[bytes], index: int, where: str) -> tuple[dict[str, i
         if len(block) < _BLOCK:
             raise truncated(f"The header of HDU {index} ends too early", where)
         length += _BLOCK
-        if _take_cards(block, numbers, where):
-            return numbers, length
+        if _take_cards(block, cards, where):
+            return cards, length
         if length >= _MAX_CARDS * _CARD:
             raise too_large(f"The header of HDU {index} has more than {_MAX_CARDS} cards", where)
 
 
-def _take_cards(block: bytes, numbers: dict[str, int], where: str) -> bool:
-    """Note the numbers of one block; return whether the header ends in it."""
+def _take_cards(block: bytes, cards: _Cards, where: str) -> bool:
+    """Note the cards of one block; return whether the header ends in it."""
     for start in range(0, _BLOCK, _CARD):
         key = block[start : start + 8].rstrip().decode("latin-1")
         if key == "END":
             return True
         if key == "ZCMPTYPE":
-            coding = block[start + 10 : start + _CARD].split(b"/")[0].strip(b" '").decode("latin-1")
+            coding = _text(block, start)
             if coding not in _CODINGS:
                 raise InputError(
                     "compression-unsupported",
@@ -114,10 +149,17 @@ def _take_cards(block: bytes, numbers: dict[str, int], where: str) -> bool:
             text = block[start + 10 : start + _CARD].split(b"/")[0].strip()
             try:
                 # The first one counts for astropy too; a second one cannot lie about the size.
-                numbers.setdefault(key, int(text))
+                cards.numbers.setdefault(key, int(text))
             except ValueError:
                 raise _unreadable(f"The card {key} holds no whole number", where) from None
+        if key in _SUMS:
+            cards.sums.setdefault(key, _text(block, start))
     return False
+
+
+def _text(block: bytes, start: int) -> str:
+    """Return the text of a card of a kind whose texts hold no slash and no quote."""
+    return block[start + 10 : start + _CARD].split(b"/")[0].strip(b" '").decode("latin-1")
 
 
 def _pixels(numbers: Mapping[str, int], index: int, where: str) -> int:
