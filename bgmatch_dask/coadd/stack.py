@@ -7,6 +7,7 @@ bright stars.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgmatch_dask.maskplanes import MASK_PLANES, NO_DATA
-from bgmatch_dask.numerics.stacking import add_weighted
+from bgmatch_dask.numerics.stacking import add_weighted, weighted_mean
 from bgmatch_dask.numerics.superpixels import bin_statistics
 
-__all__ = ("SkyWeight", "Stack")
+__all__ = ("SkyWeight", "Stack", "WeightedWarp")
 
 _DETECTED = (1 << MASK_PLANES["DETECTED"]) | (1 << MASK_PLANES["DETECTED_NEGATIVE"])
 
@@ -58,6 +59,20 @@ class SkyWeight:
         return cls(float("nan"))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightedWarp:
+    """A warp on its way into a mean."""
+
+    image: NDArray[np.float32]
+    """Pixels, shape (y, x)."""
+    variance: NDArray[np.float32]
+    """Their variances, unit squared."""
+    mask: NDArray[np.int32]
+    """Their mask bits."""
+    weight: float
+    """Inverse sky variance; a warp whose weight is not positive and finite adds nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stack:
     """Running sums of a weighted mean, float64, shape (y, x)."""
@@ -84,47 +99,26 @@ class Stack:
             np.zeros(shape, np.int32),
         )
 
-    def add(
-        self,
-        image: NDArray[np.float32],
-        variance: NDArray[np.float32],
-        mask: NDArray[np.int32],
-        weight: float,
-        bad_bits: int,
-    ) -> None:
-        """Add one warp in place; its order among the warps fixes the last bits of the sums.
+    def add(self, warps: Sequence[WeightedWarp], bad_bits: int) -> None:
+        """Add warps in place; their order fixes the last bits of the sums.
 
         Parameters
         ----------
-        image, variance, mask
-            Planes of the warp.
-        weight
-            Inverse sky variance of the warp; one that is not positive and finite adds nothing.
+        warps
+            Warps of the shape of the sums. Some at once take less time than one by one.
         bad_bits
             Pixels with these bits are left out, as are pixels that are not finite.
         """
-        if not (np.isfinite(weight) and weight > 0):
-            return
+        used = [w for w in warps if np.isfinite(w.weight) and w.weight > 0]
         add_weighted(
-            image,
-            variance,
-            mask,
-            weight,
+            [(w.image, w.variance, w.mask) for w in used],
+            [w.weight for w in used],
             bad_bits,
-            self.weight,
-            self.total,
-            self.variance,
-            self.n_image,
-            self.mask,
+            (self.weight, self.total, self.variance, self.n_image, self.mask),
         )
 
     def planes(self) -> dict[str, NDArray[Any]]:
         """Return image, variance (NaN where empty), mask and nimage of the mean."""
-        filled = self.n_image > 0
-        weight = np.where(filled, self.weight, np.nan)
-        return {
-            "image": (self.total / weight).astype(np.float32),
-            "variance": (self.variance / weight**2).astype(np.float32),
-            "mask": np.where(filled, self.mask, np.int32(NO_DATA)),
-            "nimage": self.n_image,
-        }
+        sums = (self.weight, self.total, self.variance, self.n_image, self.mask)
+        image, variance, mask = weighted_mean(*sums, NO_DATA)
+        return {"image": image, "variance": variance, "mask": mask, "nimage": self.n_image}

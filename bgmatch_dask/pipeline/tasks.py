@@ -20,7 +20,7 @@ from bgmatch_dask.background.superpixels import (
     to_array,
 )
 from bgmatch_dask.coadd.layout import COADD_PLANES
-from bgmatch_dask.coadd.stack import SkyWeight, Stack
+from bgmatch_dask.coadd.stack import SkyWeight, Stack, WeightedWarp
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import CLIPPED
 from bgmatch_dask.numerics.quantisation import power_step, rounded_to_bits, rounded_to_step
@@ -45,6 +45,10 @@ __all__ = (
     "ingest_unit",
     "match_unit",
 )
+
+
+_HELD_PIXELS = 1 << 22
+"""Pixels of a band that are read before they are added: several visits at once are quicker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +308,38 @@ class _PatchCoadd:
             writer.write()
 
 
+def _read_planes(
+    store: TractStore, visit: str, patch: int, box: Box
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    index = store.spec.visit_index(visit)
+    image, variance, mask = (
+        store.read(plane, index, patch, box) for plane in ("image", "variance", "mask")
+    )
+    return image, variance, mask
+
+
+def _matched(
+    store: TractStore,
+    task: CoaddTask,
+    visit: str,
+    box: Box,
+    warp: WeightedWarp,
+    masks: OutlierMasks | None,
+    clipped: NDArray[np.bool_],
+) -> WeightedWarp:
+    """Return a warp with its offset and without its outliers, which are noted in ``clipped``."""
+    image, variance = warp.image, warp.variance
+    if visit != task.reference:
+        offset = offset_on(store, task.run, visit, task.patch, task.method)
+        image, variance = image + offset.image(box), variance + offset.variance(box)
+    if masks is not None:
+        # A pixel without a value is left out; the mask of the coadd tells why.
+        outlier = masks.on(visit, box) & np.isfinite(image)
+        clipped |= outlier & ((warp.mask & task.bad_bits) == 0)
+        image = np.where(outlier, np.float32(np.nan), image)
+    return replace(warp, image=image, variance=variance)
+
+
 def _bands(store: TractStore, task: CoaddTask) -> list[Box]:
     """Cut the patch into rows of chunks, so that every chunk is decoded once."""
     plane = store.spec.geometry.patches.plane_box(task.patch)
@@ -320,24 +356,15 @@ def _stack_band(
     if task.unmatched:
         stacks["unmatched"] = Stack.empty(box.shape)
     clipped = np.zeros(box.shape, bool)
-    for visit, weight in task.weights:
-        index = store.spec.visit_index(visit)
-        image = store.read("image", index, task.patch, box)
-        variance = store.read("variance", index, task.patch, box)
-        mask = store.read("mask", index, task.patch, box)
-        if task.unmatched:
-            stacks["unmatched"].add(image, variance, mask, weight, task.bad_bits)
-        if visit in task.dropped:
-            continue
-        if visit != task.reference:
-            offset = offset_on(store, task.run, visit, task.patch, task.method)
-            image = image + offset.image(box)
-            variance = variance + offset.variance(box)
-        if masks is not None:
-            # A pixel without a value is left out; the mask of the coadd tells why.
-            outlier = masks.on(visit, box) & np.isfinite(image)
-            clipped |= outlier & ((mask & task.bad_bits) == 0)
-            image = np.where(outlier, np.float32(np.nan), image)
-        stacks["matched"].add(image, variance, mask, weight, task.bad_bits)
+    together = max(_HELD_PIXELS // (box.width * box.height), 1)
+    for first in range(0, len(task.weights), together):
+        found: dict[str, list[WeightedWarp]] = {"matched": [], "unmatched": []}
+        for visit, weight in task.weights[first : first + together]:
+            warp = WeightedWarp(*_read_planes(store, visit, task.patch, box), weight)
+            found["unmatched"].append(warp)
+            if visit not in task.dropped:
+                found["matched"].append(_matched(store, task, visit, box, warp, masks, clipped))
+        for name, stack in stacks.items():
+            stack.add(found[name], task.bad_bits)
     np.bitwise_or(stacks["matched"].mask, CLIPPED, out=stacks["matched"].mask, where=clipped)
     return stacks

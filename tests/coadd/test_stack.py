@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgmatch_dask.coadd.layout import COADD_PLANES
-from bgmatch_dask.coadd.stack import SkyWeight, Stack
+from bgmatch_dask.coadd.stack import SkyWeight, Stack, WeightedWarp
 from bgmatch_dask.maskplanes import NO_DATA, bits_of
 
 SHAPE = (30, 40)
@@ -29,7 +29,7 @@ def _warps(count, seed=0):
 def _stack(warps):
     stack = Stack.empty(SHAPE)
     for image, variance, mask, weight in warps:
-        stack.add(image, variance, mask, weight, BAD)
+        stack.add([WeightedWarp(image, variance, mask, weight)], BAD)
     return stack.planes()
 
 
@@ -65,6 +65,15 @@ def test_the_weighted_mean_is_that_of_plain_loops(count):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
 
 
+@pytest.mark.parametrize("together", [2, 4, 9])
+def test_warps_added_together_give_the_bytes_of_one_by_one(together):
+    warps, stack = _warps(9), Stack.empty(SHAPE)
+    for first in range(0, 9, together):
+        stack.add([WeightedWarp(*w) for w in warps[first : first + together]], BAD)
+    for name, plane in _stack(warps).items():
+        assert stack.planes()[name].tobytes() == plane.tobytes()
+
+
 def test_empty_pixels_have_the_fill_values_of_the_store():
     for name, plane in _stack([]).items():
         np.testing.assert_array_equal(plane, np.full(SHAPE, COADD_PLANES[name][1]))
@@ -78,7 +87,8 @@ def test_the_variance_is_that_of_repeated_coadds():
     for sigma in sigmas:
         image = rng.normal(10.0, sigma, (300, 300)).astype(np.float32)
         variance = np.full(image.shape, sigma**2, np.float32)
-        stack.add(image, variance, np.zeros(image.shape, np.int32), sigma**-2, BAD)
+        mask = np.zeros(image.shape, np.int32)
+        stack.add([WeightedWarp(image, variance, mask, sigma**-2)], BAD)
     planes = stack.planes()
     expected = 1.0 / sum(sigma**-2 for sigma in sigmas)
     np.testing.assert_allclose(planes["variance"], expected, rtol=1e-6)
@@ -121,7 +131,8 @@ def test_large_values_do_not_lose_the_small_ones():
     zeros = np.zeros(SHAPE, np.int32)
     stack = Stack.empty(SHAPE)
     for level in (1e8, 1.0, -1e8):
-        stack.add(np.full(SHAPE, level, np.float32), image, zeros, 1.0, BAD)
+        plane = np.full(SHAPE, level, np.float32)
+        stack.add([WeightedWarp(plane, image, zeros, 1.0)], BAD)
     np.testing.assert_allclose(stack.planes()["image"], 1 / 3, rtol=1e-6)
 
 
