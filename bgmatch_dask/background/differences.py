@@ -26,7 +26,7 @@ from bgmatch_dask.background.superpixels import SuperpixelSums, measure_differen
 from bgmatch_dask.background.visits import Visit, sorted_visits
 from bgmatch_dask.geometry import Box, SuperpixelGrid
 from bgmatch_dask.maskplanes import CLIPPED, DETECTIONS, bits_of
-from bgmatch_dask.numerics.cell_maps import both_good, mark_cells
+from bgmatch_dask.numerics.cell_maps import mark_cells
 
 __all__ = (
     "DifferenceMethod",
@@ -201,9 +201,8 @@ def subtract_pixels(
     bits, mask = settings.bad_bits, visit.mask
     cells = seen = None
     if settings.outlier_sigma is not None:
-        good = both_good(hub.image, hub.mask, visit.image, mask, bits)
         cells, seen = outliers_of_pixels(
-            hub.image, visit.image, good, n_sigma=settings.outlier_sigma
+            hub.image, hub.mask, visit.image, mask, bits, n_sigma=settings.outlier_sigma
         )
         if cells.any():
             # Any bit that is left out anyway; CLIPPED of the inputs shall not become one.

@@ -54,22 +54,26 @@ def outlier_footprints(
     ndarray of bool
         True on pixels to leave out, shape of the images.
     """
-    cells, _ = outliers_of_pixels(hub_image, image, good, n_sigma=n_sigma)
+    masks = (~good).astype(np.int32), np.zeros(good.shape, np.int32)
+    cells, _ = outliers_of_pixels(hub_image, masks[0], image, masks[1], 1, n_sigma=n_sigma)
     return _to_pixels(cells, good.shape)
 
 
 def outliers_of_pixels(
     hub_image: NDArray[np.float32],
+    hub_mask: NDArray[np.int32],
     image: NDArray[np.float32],
-    good: Bools,
+    mask: NDArray[np.int32],
+    bad_bits: int,
     *,
     n_sigma: float = 4.0,
 ) -> tuple[Bools, Bools]:
     """Return the cells of `outlier_footprints`, and those that could be judged.
 
-    Parameters are those of `outlier_footprints`; cells begin at the first pixel.
+    Pixels with ``bad_bits`` in either mask are left out; cells begin at the first pixel.
     """
-    mean, error = _cell_means(hub_image, image, good)
+    sums = difference_cells(hub_image, hub_mask, image, mask, bad_bits, CELL)
+    mean, error = _cell_means(*sums)
     return outlier_cells(mean, error, n_sigma), np.isfinite(mean)
 
 
@@ -105,10 +109,9 @@ def outlier_cells(mean: NDArray[np.float64], error: NDArray[np.float64], n_sigma
 
 
 def _cell_means(
-    hub_image: NDArray[np.float32], image: NDArray[np.float32], good: Bools
+    count: NDArray[np.float64], total: NDArray[np.float64], squares: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and standard error of every cell, NaN where fewer than a quarter is good."""
-    count, total, squares = difference_cells(hub_image, image, good, CELL)
     enough = count >= CELL**2 / 4
     n = np.where(enough, count, np.nan)
     mean = total / n
