@@ -13,11 +13,10 @@ from bgmatch_dask.background.layout import (
     lay_out,
     node_shape,
     on_tract,
-    superpixel_rows,
 )
 from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.background.samples import gather
-from bgmatch_dask.background.sky_system import Strengths, build_system
+from bgmatch_dask.background.sky_system import Strengths, build_system, each
 from bgmatch_dask.background.smoothing_strength import Tuned, tune
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.geometry import SuperpixelGrid
@@ -29,7 +28,6 @@ Index = NDArray[np.int64]
 Plane = NDArray[np.bool_]
 
 _WHOLE = 0.5  # Share of the whole extent from which a gauge can have a surface of its own.
-_CHUNK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +74,7 @@ class Joint:
 
     def surface(self, visit: int) -> Array:
         """Return a visit's own nodes ``[y, x]``, with its gauge's surface still in them."""
-        window = self.layout.windows[visit]
-        return self.tuned.solver.system.nodes(self.tuned.theta, visit).reshape(window.ny, window.nx)
+        return self.tuned.solver.system.surface(self.tuned.theta, visit)
 
     def nodes(self) -> tuple[Array, ...]:
         """Return the nodes of all unknown visits, relative to their gauges."""
@@ -100,17 +97,17 @@ class Joint:
         ys, xs = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
         rows, columns = np.arange(ys[0], ys[-1] + 1), np.arange(xs[0], xs[-1] + 1)
         sy, sx = (a.ravel() for a in np.meshgrid(rows, columns, indexing="ij"))
-        solver = self.tuned.solver
-        alone, shared = solver.spread(visit, superpixel_rows(layout, visit, sy, sx))
-        gauge = int(self.members.gauge_of[visit])
-        if not solver.system.rigid[gauge]:
+        solver, system = self.tuned.solver, self.tuned.solver.system
+        found = solver.spread(visit, system.rows_at(visit, sy, sx))
+        total, gauge = found.variance, int(self.members.gauge_of[visit])
+        if not system.rigid[gauge]:
             # Beyond its nodes the surface of the gauge is constant.
             w, pitch = layout.windows[gauge], layout.pitch
             y = np.clip(sy, (w.y0 + 1 - GUARD) * pitch, (w.y0 + w.ny - 2 - GUARD) * pitch)
             x = np.clip(sx, (w.x0 + 1 - GUARD) * pitch, (w.x0 + w.nx - 2 - GUARD) * pitch)
-            more, other = solver.spread(gauge, superpixel_rows(layout, gauge, y, x))
-            alone, shared = alone + more, shared - other
-        total = self.tuned.noise * (alone + (shared**2).sum(axis=0))
+            zero = solver.spread(gauge, system.rows_at(gauge, y, x))
+            total = total + zero.variance - 2.0 * solver.between(found, zero)
+        total = self.tuned.noise * np.maximum(total, 0.0)
         pads = [
             (int(line[0]), int(n - 1 - line[-1]))
             for line, n in zip((ys, xs), plane.shape, strict=True)
@@ -121,18 +118,21 @@ class Joint:
     def leverage(self) -> Array:
         """Return the variance of every modelled difference, in units of the noise."""
         solver, system = self.tuned.solver, self.tuned.solver.system
-        samples = system.samples
-        alone = np.zeros(len(samples))
-        shared = np.zeros((samples.n_sites, len(samples)))
-        for v in range(len(self.members.planes)):
-            own = system.own(v)
-            alone[own], shared[:, own] = solver.spread(v, system.rows[v])
-        hub, visit = samples.at_hub, samples.at_visit
-        out: Array = alone[hub] + alone[visit]
-        by_sample = np.ascontiguousarray(shared.T)
-        for first in range(0, len(out), _CHUNK):
-            some = slice(first, first + _CHUNK)
-            out[some] += ((by_sample[visit[some]] - by_sample[hub[some]]) ** 2).sum(axis=1)
+        samples, starts = system.samples, system.samples.starts
+        spreads = system.each(lambda v: solver.spread(v, system.rows[v]))
+        ends = np.stack([samples.at_visit, samples.at_hub])
+        first = np.flatnonzero(np.diff(self.tuned.data.observations.pair, prepend=-1))
+        bounds = [*first, ends.shape[1]]
+
+        def of_pair(number: int) -> Array:
+            own = ends[:, bounds[number] : bounds[number + 1]]
+            visits = samples.visit[own[:, 0]]
+            one, other = (spreads[v][at - starts[v]] for v, at in zip(visits, own, strict=True))
+            out: Array = one.variance + other.variance - 2.0 * solver.between(one, other)
+            return out
+
+        found = each(of_pair, len(first), system.threads)
+        out: Array = np.maximum(np.concatenate([*found, np.empty(0)]), 0.0)
         return out
 
 

@@ -7,23 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from bgmatch_dask.background.observations import Observations
-from bgmatch_dask.background.samples import Samples
 from bgmatch_dask.geometry import SuperpixelGrid
-from bgmatch_dask.numerics.keys import TAPS, keys_averages
+from bgmatch_dask.numerics.keys import keys_averages
 from bgmatch_dask.numerics.tap_kernels import TapRows
 
 __all__ = (
     "GUARD",
     "NodeLayout",
     "NodeWindow",
+    "box_taps",
     "lay_out",
     "node_shape",
     "on_tract",
-    "sample_rows",
-    "superpixel_rows",
     "taps",
 )
 
@@ -170,30 +167,21 @@ def _first_taps(end: Index, layout: NodeLayout, y: Index, x: Index) -> tuple[Ind
     return np.where(known, first, -1), np.where(known, nx[at], 0)
 
 
-def sample_rows(layout: NodeLayout, samples: Samples, visit: int) -> sparse.csr_matrix:
-    """Return the operator from a visit's nodes to its samples."""
-    own = slice(int(samples.starts[visit]), int(samples.starts[visit + 1]))
-    return _box_rows(layout, visit, [s[own] for s in samples.low], [s[own] for s in samples.high])
+def box_taps(
+    layout: NodeLayout, visit: int, axis: int, low: Array, high: Array
+) -> tuple[Index, Array]:
+    """Return the taps of averages over boxes on the nodes of a visit, along y (0) or x (1).
 
-
-def superpixel_rows(layout: NodeLayout, visit: int, sy: Index, sx: Index) -> sparse.csr_matrix:
-    """Return the operator that averages one visit's surface over full superpixels."""
-    y, x = sy.astype(np.float64), sx.astype(np.float64)
-    return _box_rows(layout, visit, [y - 0.5, x - 0.5], [y + 0.5, x + 0.5])
-
-
-def _box_rows(
-    layout: NodeLayout, visit: int, low: Sequence[Array], high: Sequence[Array]
-) -> sparse.csr_matrix:
-    window, n = layout.windows[visit], len(low[0])
-    bases, weights = [], []
-    for axis, (first, count) in enumerate(((window.y0, window.ny), (window.x0, window.nx))):
-        ends = [place[axis] / layout.pitch + GUARD for place in (low, high)]
-        limits = (np.full(n, first), np.full(n, first + count - 1))
-        base, weight = keys_averages(ends[0], ends[1], *limits)
-        bases.append(base[:, np.newaxis] - first + np.arange(TAPS))
-        weights.append(weight)
-    column = bases[0][:, :, np.newaxis] * window.nx + bases[1][:, np.newaxis, :]
-    value = weights[0][:, :, np.newaxis] * weights[1][:, np.newaxis, :]
-    starts = np.arange(n + 1) * TAPS**2
-    return sparse.csr_matrix((value.ravel(), column.ravel(), starts), shape=(n, window.size))
+    Returns
+    -------
+    first : ndarray of int64
+        Row or column of the visit's nodes of the first tap, ``(n,)``.
+    weights : ndarray of float64
+        ``(n, TAPS)``.
+    """
+    window = layout.windows[visit]
+    first, count = ((window.y0, window.ny), (window.x0, window.nx))[axis]
+    begin, end = low / layout.pitch + GUARD, high / layout.pitch + GUARD
+    limits = (np.full(len(low), first), np.full(len(low), first + count - 1))
+    base, weights = keys_averages(begin, end, *limits)
+    return base - first, weights

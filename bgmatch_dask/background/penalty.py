@@ -12,15 +12,13 @@ strengths mean the same at every node pitch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from bgmatch_dask.background.layout import NodeWindow
-from bgmatch_dask.geometry import SuperpixelGrid
-
-__all__ = ("MEMBRANE", "PLANE", "TREND", "Penalty", "build_penalty")
+__all__ = ("MEMBRANE", "PLANE", "TREND", "Penalty", "trend_rows")
 
 Array = NDArray[np.float64]
 
@@ -32,54 +30,67 @@ PLANE, TREND = 2, 5
 
 @dataclass(frozen=True, slots=True)
 class Penalty:
-    """``K`` of one visit, for node values and terms of the trend."""
+    """``K`` of one visit, for some modes of its nodes and terms of the trend."""
 
-    energy: sparse.csr_matrix
-    """Entries between nodes."""
+    energy: Array
+    """Entries between modes, ``(n, n)``."""
     cross: Array
-    """Entries between nodes and terms, ``(n_nodes, TREND)``."""
+    """Entries between modes and terms, ``(n, TREND)``."""
     trend: Array
     """Entries between terms, ``(TREND, TREND)``."""
-    polynomials: Array
-    """Constant, slopes and curvatures at the nodes, ``(n_nodes, 1 + TREND)``."""
 
 
-def build_penalty(
-    window: NodeWindow, grid: SuperpixelGrid, pitch: int, membrane: float = MEMBRANE
-) -> Penalty:
-    """Return ``K`` for the nodes of a visit."""
-    unit = np.sqrt(grid.bin_x * grid.bin_y)
-    hx, hy = pitch * grid.bin_x / unit, pitch * grid.bin_y / unit
-    x, y = ((np.arange(n) - 0.5 * (n - 1)) * h for n, h in ((window.nx, hx), (window.ny, hy)))
-    one_x, one_y = sparse.identity(window.nx), sparse.identity(window.ny)
+@lru_cache(maxsize=256)
+def trend_rows(
+    ny: int, nx: int, steps: tuple[float, float], membrane: float = MEMBRANE
+) -> tuple[Array, Array]:
+    """Return the part of ``K`` that the trend is in.
+
+    Parameters
+    ----------
+    ny, nx
+        Rows and columns of nodes.
+    steps
+        Their distances along (y, x) in superpixels.
+
+    Returns
+    -------
+    cross : ndarray of float64
+        Entries between terms and nodes, ``(TREND, ny, nx)``.
+    trend : ndarray of float64
+        Entries between terms, ``(TREND, TREND)``.
+    """
+    hy, hx = steps
+    x, y = _centred(nx, hx), _centred(ny, hy)
+    one_x, one_y = sparse.identity(nx), sparse.identity(ny)
     area = hx * hy
     first, second = np.sqrt(membrane * area), np.sqrt(area)
-    parts = []
+    cross, trend = np.zeros((ny * nx, TREND)), np.zeros((TREND, TREND))
     for matrix, scale, terms in (
-        (sparse.kron(one_y, _differences(window.nx, 2)) / hx**2, second, _constant(2)),
+        (sparse.kron(one_y, _differences(nx, 2)) / hx**2, second, _constant(2)),
         (
-            sparse.kron(_differences(window.ny, 1), _differences(window.nx, 1)) / area,
+            sparse.kron(_differences(ny, 1), _differences(nx, 1)) / area,
             np.sqrt(2.0) * second,
             _constant(3),
         ),
-        (sparse.kron(_differences(window.ny, 2), one_x) / hy**2, second, _constant(4)),
-        (sparse.kron(one_y, _differences(window.nx, 1)) / hx, first, _slope(_middle(x), y, 0)),
-        (sparse.kron(_differences(window.ny, 1), one_x) / hy, first, _slope(x, _middle(y), 1)),
+        (sparse.kron(_differences(ny, 2), one_x) / hy**2, second, _constant(4)),
+        (sparse.kron(one_y, _differences(nx, 1)) / hx, first, _slope(_middle(x), y, 0)),
+        (sparse.kron(_differences(ny, 1), one_x) / hy, first, _slope(x, _middle(y), 1)),
     ):
         wanted = terms if terms.ndim == 2 else np.tile(terms, (matrix.shape[0], 1))
-        parts.append((scale * matrix, scale * wanted))
-    rows = sparse.vstack([matrix for matrix, _ in parts]).tocsr()
-    terms = np.concatenate([wanted for _, wanted in parts])
-    yy, xx = (a.ravel() for a in np.meshgrid(y, x, indexing="ij"))
-    polynomials = np.stack(
-        [np.ones_like(xx), xx, yy, 0.5 * xx * xx, xx * yy, 0.5 * yy * yy], axis=1
-    )
-    return Penalty((rows.T @ rows).tocsr(), -(rows.T @ terms), terms.T @ terms, polynomials)
+        cross -= scale**2 * (matrix.T @ wanted)
+        trend += scale**2 * (wanted.T @ wanted)
+    return cross.T.reshape(TREND, ny, nx), trend
 
 
 def _differences(n: int, order: int) -> sparse.csr_matrix:
     stencil = (-1.0, 1.0) if order == 1 else (1.0, -2.0, 1.0)
     return sparse.diags(stencil, range(order + 1), shape=(n - order, n), format="csr")
+
+
+def _centred(n: int, step: float) -> Array:
+    out: Array = ((np.arange(n) - 0.5 * (n - 1)) * step).astype(np.float64, copy=False)
+    return out
 
 
 def _middle(line: Array) -> Array:

@@ -21,11 +21,12 @@ from bgmatch_dask.background.layout import taps
 from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.background.penalty import PLANE, TREND
 from bgmatch_dask.background.robust import redescending_weights, robust_scale
-from bgmatch_dask.background.sky_system import SkySolver, SkySystem, Strengths, factorise
+from bgmatch_dask.background.sky_solvers import SkySolver, factorise
+from bgmatch_dask.background.sky_system import SkySystem, Strengths
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.numerics.tap_kernels import TapRows, apply
 
-__all__ = ("Tuned", "tune")
+__all__ = ("MOST_MODES", "Tuned", "tune")
 
 Array = NDArray[np.float64]
 Plane = NDArray[np.bool_]
@@ -54,6 +55,15 @@ _FEWEST = 1e-3
 _TINY = 1e-300
 _MAX_STRONGER = 4
 
+MOST_MODES = 300
+"""Modes of a visit from which its strength is chosen, at most."""
+# Shares of a mode that the prior leaves, of the smallest that are kept.
+_SMALLEST_DRAFT = 1.0 / 30.0
+_SMALLEST = 1.0 / 100.0
+_MOST_WHOLE = 1500
+_FEWEST_MODES = 64
+_EVEN = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Data:
@@ -80,7 +90,7 @@ class Tuned:
     solver: SkySolver
     """Factorised equations of the solution."""
     theta: Array
-    """Node values of all visits."""
+    """Modes of all visits."""
     left: Array
     """What each sample still needs, less the sky of its site."""
     noise: float
@@ -94,7 +104,7 @@ class Tuned:
     def freedom(self) -> Array:
         """Effective parameters of each visit, as far as they are known."""
         known = [e.freedom for e in self.evidence]
-        return np.array(known) if known else np.zeros(len(self.solver.blocks))
+        return np.array(known) if known else np.zeros(len(self.solver.priors))
 
     @property
     def strengths(self) -> Strengths:
@@ -138,24 +148,55 @@ def tune(
         np.ones(len(observations)),
     )
     strengths = _first_strengths(anchored, config) if start is None else start
-    zero = np.zeros(system.layout.n_nodes)
-    tuned = _solve(system, data, strengths, zero, judged=not chooses)
+    system = _draft(system, strengths, data) if chooses else _whole(system, strengths, data)
+    tuned = _solve(system, data, strengths, judged=not chooses)
     # What is absurd loses its say before strengths are taken from what is left.
     for _ in range(config.n_robust):
         if tuned.noise == 0.0:
             return tuned
         before, data = data, _reweighted(tuned, config)
-        tuned = _solve(system, data, strengths, tuned.theta, judged=not chooses)
+        tuned = _solve(system, data, strengths, tuned, judged=not chooses)
         if np.abs(data.trust - before.trust).max(initial=0.0) < _SETTLED:
             break
-    if chooses:
-        tuned = _solve(system, data, strengths, tuned.theta)
-    for _ in range(config.n_strength if chooses else 0):
+    if not chooses:
+        return tuned
+    tuned = _judged(tuned)
+    for _ in range(config.n_strength):
         if tuned.noise == 0.0:
             return tuned
-        data = _reweighted(tuned, config)
-        tuned = _solve(system, data, _next_strengths(tuned, config), tuned.theta)
-    return _smoothest(tuned) if config.smoothing is None else tuned
+        data, strengths = _reweighted(tuned, config), _next_strengths(tuned, config)
+        tuned = _solve(_draft(system, strengths, data), data, strengths, tuned)
+    if config.smoothing is None:
+        tuned = _smoothest(tuned)
+    strengths = tuned.strengths
+    return _solve(_whole(system, strengths, tuned.data), tuned.data, strengths, tuned)
+
+
+def _draft(system: SkySystem, strengths: Strengths, data: Data) -> SkySystem:
+    """Return the equations with as many modes as the choice of strengths needs."""
+    return _with_modes(system, strengths, data, _SMALLEST_DRAFT, MOST_MODES)
+
+
+def _whole(system: SkySystem, strengths: Strengths, data: Data) -> SkySystem:
+    """Return the equations with all modes that the prior leaves a hundredth of."""
+    return _with_modes(system, strengths, data, _SMALLEST, _MOST_WHOLE)
+
+
+def _with_modes(
+    system: SkySystem, strengths: Strengths, data: Data, smallest: float, most: int
+) -> SkySystem:
+    """Return the equations with the modes of which the prior leaves more than some share."""
+    weights, area = _base(system, data), system.layout.pitch**2
+    counts = []
+    for v, modes in enumerate(system.modes):
+        own = weights[system.own(v)]
+        if system.rigid[v] or not len(own):
+            counts.append(0)
+            continue
+        limit = float(np.median(own)) * area / (smallest * float(strengths.smoothing[v]))
+        n = max(int(np.searchsorted(modes.energies, limit)), _FEWEST_MODES)
+        counts.append(min(n + -n % _EVEN, most, len(modes)))
+    return system.with_modes(np.array(counts))
 
 
 def _smoothest(tuned: Tuned) -> Tuned:
@@ -170,7 +211,7 @@ def _smoothest(tuned: Tuned) -> Tuned:
         if np.array_equal(smoothing, tuned.strengths.smoothing):
             break
         strengths = replace(tuned.strengths, smoothing=smoothing)
-        other = _solve(tuned.solver.system, tuned.data, strengths, tuned.theta)
+        other = _solve(tuned.solver.system, tuned.data, strengths, tuned)
         if other.noise == 0.0 or other.score >= tuned.score:
             break
         tuned = other
@@ -196,35 +237,55 @@ def _base(system: SkySystem, data: Data) -> Array:
 
 
 def _solve(
-    system: SkySystem, data: Data, strengths: Strengths, start: Array, *, judged: bool = True
+    system: SkySystem,
+    data: Data,
+    strengths: Strengths,
+    start: Tuned | None = None,
+    *,
+    judged: bool = True,
 ) -> Tuned:
-    base = _base(system, data)
-    weights = base * data.trust
+    weights = _base(system, data) * data.trust
     solver = factorise(system, weights, strengths)
-    theta, value = start, data.observations.value
+    value, theta = data.observations.value, np.zeros(int(system.starts[-1]))
+    if start is not None:
+        theta = system.moved(start.theta, start.solver.system)
+
+    def needs(theta: Array) -> Array:
+        rest = value - apply(data.taps, system.on_nodes(theta))
+        return system.samples.needed(rest, data.pair_trust)
+
     # Samples have one mean box each; what pairs see in their own boxes is corrected for.
     scale = float(np.abs(value).max(initial=0.0))
-    needed = system.samples.needed(value - apply(data.taps, theta), data.pair_trust)
+    needed = needs(theta)
     for _ in range(_CORRECTIONS):
         change = solver.step(needed, theta)
         theta = theta + change
-        needed = system.samples.needed(value - apply(data.taps, theta), data.pair_trust)
+        needed = needs(theta)
         typical = float(np.abs(needed).mean()) if len(needed) else 0.0
         if np.abs(change).max(initial=0.0) <= max(_CORRECTED * scale, _SMALL * typical):
             break
-    total = system.samples.of_sites(weights)
-    sky = system.samples.of_sites(weights * needed) / total
-    left = needed - sky[system.samples.site]
-    found = system.each(lambda v: _evidence(solver, theta, v)) if judged else []
-    freedom = sum(e.freedom for e in found)
+    return _judged(Tuned(data, solver, theta, needed, 0.0, (), 0.0), traced=judged)
+
+
+def _judged(tuned: Tuned, *, traced: bool = True) -> Tuned:
+    """Return a solution with what is left over and its noise; traced: and its freedom."""
+    data, solver, samples = tuned.data, tuned.solver, tuned.solver.system.samples
+    weights = solver.weights
+    total = samples.of_sites(weights)
+    left = tuned.left - (samples.of_sites(weights * tuned.left) / total)[samples.site]
+    found: list[_Evidence] = []
+    if traced:
+        known = solver.covariances()
+        found = solver.system.each(lambda v: _evidence(solver, tuned.theta, v, known[v]))
     # Huber's second proposal: what is weighted down counts with its limit, not with its size.
     squares = float((weights * data.trust * left**2).sum())
-    taken = float((system.samples.of_sites(weights * data.trust) / total).sum())
-    n = float(data.trust.sum()) - taken - freedom
-    known = squares > _NOISE_FREE * scale**2 * float(weights.sum()) and n >= 1.0
-    noise = squares / n if known else 0.0
-    score = noise / n if known else 0.0
-    return Tuned(data, solver, theta, left, noise, tuple(found), score)
+    taken = float((samples.of_sites(weights * data.trust) / total).sum())
+    n = float(data.trust.sum()) - taken - sum(e.freedom for e in found)
+    scale = float(np.abs(data.observations.value).max(initial=0.0))
+    noisy = squares > _NOISE_FREE * scale**2 * float(weights.sum()) and n >= 1.0
+    noise = squares / n if noisy else 0.0
+    score = noise / n if noisy else 0.0
+    return replace(tuned, left=left, noise=noise, evidence=tuple(found), score=score)
 
 
 def _reweighted(tuned: Tuned, config: SolveConfig) -> Data:
@@ -243,7 +304,7 @@ def _reweighted(tuned: Tuned, config: SolveConfig) -> Data:
     z = left / sigma
     # A fit that follows the data leaves less than noise, which makes nothing an outlier.
     trust = redescending_weights(z / max(robust_scale(z), _LEAST_SCALE), config.huber)
-    rest = observations.value - apply(data.taps, tuned.theta)
+    rest = observations.value - apply(data.taps, system.on_nodes(tuned.theta))
     needed = samples.needed(rest, data.pair_trust)
     apart = rest - (needed[samples.at_visit] - needed[samples.at_hub])
     spread = np.sqrt(tuned.noise / observations.unit * (observations.photon + 2 * data.systematic))
@@ -267,31 +328,29 @@ class _Evidence:
     """Their variances, in units of the noise."""
 
 
-def _evidence(solver: SkySolver, theta: Array, visit: int) -> _Evidence:
-    system, prior = solver.system, solver.prior(visit)
+def _evidence(solver: SkySolver, theta: Array, visit: int, covariance: Array) -> _Evidence:
+    system, prior = solver.system, solver.priors[visit]
     penalty, terms, j = system.penalties[visit], prior.terms, prior.to_terms
     cross, own = penalty.cross[:, terms], penalty.trend[np.ix_(terms, terms)]
-    alone, shared = solver.spectrum(visit)
-    jc = j @ alone + (j @ shared) @ shared.T
-    between = float(penalty.energy.multiply(alone).sum())
-    between += float((shared * (penalty.energy @ shared)).sum())
+    jc = j @ covariance
+    between = float((penalty.energy * covariance).sum())
     mixed = float((cross.T * jc).sum())
     trace = between + 2.0 * mixed + float(((own @ j) * jc).sum())
     trace += float((prior.covariance * own).sum())
     strength = float(solver.strengths.smoothing[visit])
+    n, n_terms = float(len(covariance)), len(terms)
     # A gauge has no trend, hence nothing that K leaves free.
-    gauge, n_terms = bool(system.gauge[visit]), len(terms)
-    n = 0.0 if system.rigid[visit] else len(alone) - (1.0 + TREND if gauge else 0.0)
-    rank = n + n_terms if gauge else n - 1.0
-    g = system.nodes(theta, visit)
+    rank = n + n_terms if system.gauge[visit] else n - 1.0
+    g = system.split(theta)[visit]
     b = j @ g
     squares, variances = np.zeros(TREND), np.zeros(TREND)
     squares[terms] = b**2
     variances[terms] = np.diag(prior.covariance + jc @ j.T)
+    energy = float(g @ (penalty.energy @ g) + 2.0 * (g @ cross) @ b + b @ own @ b)
     return _Evidence(
         freedom=n - strength * (between + mixed),
         fitted=max(rank - strength * trace, _FEWEST),
-        energy=max(float(g @ (penalty.energy @ g) + 2.0 * (g @ cross) @ b + b @ own @ b), 0.0),
+        energy=max(energy, 0.0),
         squares=squares,
         variances=variances,
     )
@@ -304,7 +363,7 @@ def _next_strengths(tuned: Tuned, config: SolveConfig) -> Strengths:
     if config.smoothing is None:
         fitted = np.array([e.fitted for e in found])
         energy = np.array([e.energy for e in found])
-        size = np.diff(system.layout.starts)
+        size = np.array([len(modes) for modes in system.modes])
         aim = _pooled(fitted[moving], energy[moving], tuned.noise, ~free[moving])
         ratio = np.clip(aim / smoothing[moving], 1.0 / _LONGEST, _LONGEST)
         # Where little is fitted the steps go the right way, but not far enough.

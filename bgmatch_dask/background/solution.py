@@ -58,7 +58,7 @@ class SolveConfig:
     """Superpixels per node of the result; None: one."""
     observation_limit: float = 1e7
     """Differences of superpixels beyond which only two are used per visit and superpixel."""
-    work_limit: float = 4e10
+    work_limit: float = 1e10
     """Operations of one joint solution beyond which it is made on coarser cells, and details are
     added on the superpixels."""
 

@@ -126,7 +126,7 @@ def _result(joint: Joint, observations: Observations, levels: Array, constant: A
         nodes=tuple(level + own for level, own in zip(levels, joint.nodes(), strict=True)),
         variance=joint.variances(),
         observations=weighed,
-        prediction=constant + apply(tuned.data.taps, tuned.theta),
+        prediction=constant + apply(tuned.data.taps, tuned.solver.system.on_nodes(tuned.theta)),
         robust=robust,
         noise=tuned.noise * weighed.unit / observations.unit,
         smoothing=strengths.smoothing[:n],

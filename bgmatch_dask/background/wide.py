@@ -27,7 +27,9 @@ from bgmatch_dask.background.layout import GUARD, NodeLayout, lay_out, node_shap
 from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.background.robust import redescending_weights, robust_scale
 from bgmatch_dask.background.samples import gather
+from bgmatch_dask.background.sky_solvers import work_of
 from bgmatch_dask.background.sky_system import each
+from bgmatch_dask.background.smoothing_strength import MOST_MODES
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.geometry import SuperpixelGrid
 from bgmatch_dask.numerics.surface_samples import N_PLANES, box_differences, sample_planes
@@ -76,7 +78,7 @@ def work(planes: Sequence[NDArray[np.bool_]], grid: SuperpixelGrid, factor: int)
     sites = float(np.logical_or.reduce(cells).sum())
     nodes = np.array([w.size for w in lay_out(cells, coarse_grid(grid, factor), 1).windows])
     own = np.array([plane.sum() for plane in cells], np.float64)
-    return float((nodes**3 + 2.0 * nodes**2 * own + nodes * own**2).sum()) + sites**3 / 3.0
+    return min(work_of(np.minimum(nodes, MOST_MODES).astype(np.float64), own, sites))
 
 
 def cell_factor(members: Members, grid: SuperpixelGrid, limit: float) -> int:

@@ -44,7 +44,7 @@ def test_cells_with_details_agree_with_the_solution_on_superpixels():
     tract = make_tract(6, 20)
     with threadpool_limits(1):
         direct = solved(tract)
-        wide = solved(tract, config=SolveConfig(work_limit=1e8))
+        wide = solved(tract, config=SolveConfig(work_limit=3e8))
     assert direct.iterations == 0
     assert wide.iterations > 0
     errors, pulls = judge(tract, wide)
@@ -55,7 +55,7 @@ def test_cells_with_details_agree_with_the_solution_on_superpixels():
         difference = at_superpixels(wide.offsets[visit]) - at_superpixels(offset)
         inside = tract.differences.coverage[visit]
         assert np.sqrt(np.mean(difference[inside] ** 2)) < 0.5 * NOISE
-    again = solved(tract, config=SolveConfig(work_limit=1e8))
+    again = solved(tract, config=SolveConfig(work_limit=3e8))
     for visit, offset in wide.offsets.items():
         assert offset.nodes.tobytes() == again.offsets[visit].nodes.tobytes()
 

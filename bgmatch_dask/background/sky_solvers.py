@@ -1,0 +1,275 @@
+"""Solutions of the normal equations: with the sky taken out last, or first.
+
+Given the sky, visits do not meet. With ``T_i = B_iᵀ W_i B_i + P_i = L_i L_iᵀ`` and
+``V_i = L_i⁻¹ B_iᵀ W_i`` the sky follows from ``M = Σ W_i − Σ V_iᵀ V_i``, one row per site, and the
+offsets from the sky (`SkyLast`). The work grows with the number of visits, not with a power of
+it, but with the cube of the number of sites.
+
+Given the offsets, sites do not meet: the sky is a mean. Taken out first (`SkyFirst`), it leaves
+one system for the modes of all visits. The work grows with the cube of their number, and with
+the number of sites as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgmatch_dask.background.sky_system import Prior, SkySystem, Strengths
+from bgmatch_dask.errors import MatchError
+from bgmatch_dask.numerics.triangular import inverse_of_factor, solve_lower
+
+__all__ = ("SkyFirst", "SkyLast", "SkySolver", "Spread", "factorise", "work_of")
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+def work_of(modes: Array, samples: Array, n_sites: float) -> tuple[float, float]:
+    """Return about how many operations a solution takes with the sky last, and first.
+
+    Parameters
+    ----------
+    modes, samples
+        Numbers of modes and samples of each visit.
+    n_sites
+        Number of sites.
+    """
+    own = modes**2 * samples
+    last = (2.0 * modes**3 + 4.0 * own + modes * samples**2).sum() + n_sites**3 / 3.0
+    last += n_sites**2 * modes.sum()
+    total = modes.sum()
+    # Two visits have in common what chance gives them.
+    shared = (modes * samples).sum() ** 2 / max(n_sites, 1.0)
+    return float(last), float(own.sum() + shared + total**3)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spread:
+    """How well linear functions of a visit's modes are known, in units of the noise."""
+
+    visit: int
+    """The visit."""
+    variance: Array
+    """Variance of each function, ``(n,)``."""
+    parts: Array
+    """What covariances with those of other visits are made of, ``(n, …)``."""
+
+    def __getitem__(self, at: Array) -> Spread:
+        """Return some of the functions."""
+        return Spread(self.visit, self.variance[at], self.parts[at])
+
+
+@dataclass(frozen=True, eq=False)
+class _Solver:
+    """Factorised equations."""
+
+    system: SkySystem
+    """What was factorised."""
+    weights: Array
+    """Weight of each sample."""
+    strengths: Strengths
+    """Strengths of the priors."""
+    priors: tuple[Prior, ...]
+    """Prior of each visit."""
+
+    def pulled(self, needed: Array, theta: Array) -> list[Array]:
+        """Return the right-hand side of every visit: what is needed, less what the prior pulls."""
+        system, weighted, parts = self.system, self.weights * needed, self.system.split(theta)
+        return [
+            rows.T @ weighted[system.own(v)] - self.priors[v].matrix @ parts[v]
+            for v, rows in enumerate(system.rows)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class SkyLast(_Solver):
+    """Visits are taken out one by one, and what is left is solved for the sky."""
+
+    lower: tuple[Array, ...]
+    """``L`` of each visit."""
+    to_sky: tuple[Array, ...]
+    """``V`` of each visit, ``(n_modes, n_samples)``."""
+    sky: Array
+    """Lower Cholesky factor of ``M``."""
+
+    @classmethod
+    def of(
+        cls, system: SkySystem, weights: Array, strengths: Strengths, priors: tuple[Prior, ...]
+    ) -> SkyLast:
+        """Factorise."""
+
+        def factor(v: int) -> tuple[Array, Array, Array]:
+            w, rows = np.sqrt(weights[system.own(v)])[:, np.newaxis], system.rows[v]
+            heavy = w * rows
+            lower = _cholesky(heavy.T @ heavy + priors[v].matrix)
+            to_sky = solve_lower(lower, (w * heavy).T)
+            return lower, to_sky, to_sky.T @ to_sky
+
+        found = system.each(factor)
+        samples = system.samples
+        matrix = np.diag(samples.of_sites(weights))
+        for v, part in enumerate(found):
+            site = samples.site[system.own(v)]
+            matrix[np.ix_(site, site)] -= part[2]
+        lower, to_sky = tuple(f[0] for f in found), tuple(f[1] for f in found)
+        return cls(system, weights, strengths, priors, lower, to_sky, _cholesky(matrix))
+
+    def step(self, needed: Array, theta: Array) -> Array:
+        """Return the change of all modes that fits what the samples still need.
+
+        ``needed`` is what is left with the modes ``theta``, whose prior pulls them back.
+        """
+        system, samples = self.system, self.system.samples
+        halves = [
+            solve_lower(lower, right)
+            for lower, right in zip(self.lower, self.pulled(needed, theta), strict=True)
+        ]
+        right = samples.of_sites(self.weights * needed)
+        for v, half in enumerate(halves):
+            right[samples.site[system.own(v)]] -= self.to_sky[v].T @ half
+        sky = solve_lower(self.sky, solve_lower(self.sky, right), transposed=True)
+
+        def back(v: int) -> Array:
+            half = halves[v] - self.to_sky[v] @ sky[samples.site[system.own(v)]]
+            return solve_lower(self.lower[v], half, transposed=True)
+
+        return np.concatenate(system.each(back))
+
+    def spread(self, visit: int, rows: Array) -> Spread:
+        """Return how well linear functions of a visit's modes are known."""
+        half = solve_lower(self.lower[visit], rows.T)
+        moved = np.zeros((self.system.samples.n_sites, len(rows)))
+        moved[self._sites(visit)] = self.to_sky[visit].T @ half
+        shared = solve_lower(self.sky, moved)
+        variance = (half**2).sum(axis=0) + (shared**2).sum(axis=0)
+        return Spread(visit, variance, np.ascontiguousarray(shared.T))
+
+    def between(self, one: Spread, other: Spread) -> Array:
+        """Return the covariance of functions of two visits, which comes with the sky."""
+        out: Array = np.einsum("ij,ij->i", one.parts, other.parts)
+        return out
+
+    def covariances(self) -> list[Array]:
+        """Return the covariance of every visit's modes, in units of the noise."""
+        return self.system.each(self._covariance)
+
+    def _covariance(self, visit: int) -> Array:
+        lower, to_sky = self.lower[visit], self.to_sky[visit]
+        moved = np.zeros((self.system.samples.n_sites, len(lower)))
+        moved[self._sites(visit)] = solve_lower(lower, to_sky, transposed=True).T
+        shared = solve_lower(self.sky, moved)
+        out: Array = inverse_of_factor(lower) + shared.T @ shared
+        return out
+
+    def _sites(self, visit: int) -> Index:
+        return self.system.samples.site[self.system.own(visit)]
+
+
+@dataclass(frozen=True, eq=False)
+class SkyFirst(_Solver):
+    """The sky is taken out of every site, and what is left is solved for all visits at once."""
+
+    lower: Array
+    """Lower Cholesky factor of the system of all modes."""
+
+    @classmethod
+    def of(
+        cls, system: SkySystem, weights: Array, strengths: Strengths, priors: tuple[Prior, ...]
+    ) -> SkyFirst:
+        """Factorise."""
+        samples, starts = system.samples, system.starts
+        share = weights / np.sqrt(samples.of_sites(weights))[samples.site]
+        matrix = np.zeros((starts[-1], starts[-1]))
+
+        def column(v: int) -> None:
+            own, mine = system.own(v), slice(starts[v], starts[v + 1])
+            rows, site = system.rows[v], samples.site[own]
+            # Rounding can make it less than nothing where a visit is alone.
+            left = np.sqrt(np.maximum(weights[own] - share[own] ** 2, 0.0))
+            heavy = left[:, np.newaxis] * rows
+            matrix[mine, mine] = heavy.T @ heavy + priors[v].matrix
+            place = np.full(samples.n_sites, -1)
+            place[site] = np.arange(len(site))
+            scaled = share[own, np.newaxis] * rows
+            for u in range(v):
+                at = place[samples.site[system.own(u)]]
+                both = at >= 0
+                other = system.rows[u][both] * share[system.own(u)][both, np.newaxis]
+                matrix[mine, starts[u] : starts[u + 1]] = -(scaled[at[both]].T @ other)
+
+        system.each(column)
+        return cls(system, weights, strengths, priors, _cholesky(matrix))
+
+    def step(self, needed: Array, theta: Array) -> Array:
+        """Return the change of all modes that fits what the samples still need."""
+        samples = self.system.samples
+        total = samples.of_sites(self.weights)
+        sky = samples.of_sites(self.weights * needed) / np.where(total > 0, total, 1.0)
+        right = np.concatenate(self.pulled(needed - sky[samples.site], theta))
+        return solve_lower(self.lower, solve_lower(self.lower, right), transposed=True)
+
+    @cached_property
+    def inverse(self) -> Array:
+        """Covariance of the modes of all visits, in units of the noise."""
+        return inverse_of_factor(self.lower)
+
+    def spread(self, visit: int, rows: Array) -> Spread:
+        """Return how well linear functions of a visit's modes are known."""
+        mine = self._mine(visit)
+        variance = np.einsum("ij,ij->i", rows @ self.inverse[mine, mine], rows)
+        return Spread(visit, variance, rows)
+
+    def between(self, one: Spread, other: Spread) -> Array:
+        """Return the covariance of functions of two visits."""
+        joint = self.inverse[self._mine(one.visit), self._mine(other.visit)]
+        out: Array = np.einsum("ij,ij->i", one.parts @ joint, other.parts)
+        return out
+
+    def covariances(self) -> list[Array]:
+        """Return the covariance of every visit's modes, in units of the noise."""
+        mine = (self._mine(v) for v in range(len(self.system.rows)))
+        return [self.inverse[own, own] for own in mine]
+
+    def _mine(self, visit: int) -> slice:
+        return slice(*self.system.starts[visit : visit + 2])
+
+
+def _cholesky(matrix: Array) -> Array:
+    out: Array = np.linalg.cholesky(matrix).astype(np.float64, copy=False)
+    return out
+
+
+SkySolver: TypeAlias = SkyLast | SkyFirst
+
+
+def factorise(system: SkySystem, weights: Array, strengths: Strengths) -> SkySolver:
+    """Factorise the equations, in the order that is less work.
+
+    Raises
+    ------
+    MatchError
+        ``solve-singular`` when the equations do not determine the offsets.
+    """
+    priors = tuple(
+        system.each(
+            lambda v: Prior.of(system.penalties[v], strengths.smoothing[v], strengths.ridge[v])
+        )
+    )
+    modes = np.diff(system.starts).astype(np.float64)
+    samples = np.diff(system.samples.starts).astype(np.float64)
+    last, first = work_of(modes, samples, system.samples.n_sites)
+    try:
+        if last <= first:
+            return SkyLast.of(system, weights, strengths, priors)
+        return SkyFirst.of(system, weights, strengths, priors)
+    except np.linalg.LinAlgError as error:
+        raise MatchError(
+            "solve-singular",
+            "The differences and the priors do not determine the offsets",
+            fix="Use a larger match.smoothing, or let it be chosen from the data.",
+        ) from error
