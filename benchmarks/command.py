@@ -19,6 +19,7 @@ from benchmarks.compare import compare
 from benchmarks.html import write_html
 from benchmarks.machine import describe_machine
 from benchmarks.measure import ROOT, worker_environment
+from benchmarks.progress import Progress
 from benchmarks.results import Check, PartResult
 from benchmarks.sizes import SIZES, Size
 
@@ -78,21 +79,27 @@ def run_parts(size: Size, parts: Sequence[str], work: Path, *, quiet: bool) -> d
         "machine": describe_machine(),
         "parts": {},
     }
+    expected = {name: size.part_seconds[name] for name in parts}
+    progress = Progress(expected, None if quiet else _say)
     for name in parts:
-        if not quiet:
-            sys.stderr.write(f"bench: {name} …\n")
-        result = _run_part(name, size, work)
+        progress.part(name)
+        result = _run_part(name, size, work, progress)
         record["parts"][name] = result.to_json()
         if not quiet:
-            sys.stderr.write(f"bench: {name} took {result.seconds:.0f} s\n")
+            _say(f"bench: {name} took {result.seconds:.0f} s")
     record["seconds"] = time.perf_counter() - start
     return record
 
 
-def _run_part(name: str, size: Size, work: Path) -> PartResult:
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _run_part(name: str, size: Size, work: Path, progress: Progress) -> PartResult:
     start = time.perf_counter()
     module = importlib.import_module(f"benchmarks.{name}")
-    result: PartResult = module.run(size, work)
+    result: PartResult = module.run(size, work, progress)
     return replace(result, seconds=time.perf_counter() - start)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measure import peak_mb, reset_peak
+from benchmarks.measure import peak_mb, processes, reset_peak
 from bgmatch_dask.config import ClusterConfig, RunConfig, load_config
 from bgmatch_dask.pipeline.engine import DaskEngine
 from bgmatch_dask.pipeline.events import Event, StageEnded, StageStarted, UnitDone
@@ -29,6 +30,7 @@ __all__ = (
     "cluster",
     "job_config",
     "run_job",
+    "simulate_all",
     "simulated",
     "usage",
     "warm_up",
@@ -93,7 +95,7 @@ class JobMeasure:
         return sum(s.seconds for name, s in self.stages.items() if name != "ingest")
 
 
-def simulated(work: Path, config: SimulationConfig) -> Path:
+def simulated(work: Path, config: SimulationConfig, workers: int = 2) -> Path:
     """Return the folder of a simulated tract, made when it is not there yet."""
     names = (
         f"s{config.seed}-v{config.visits}-p{config.patches[0]}x{config.patches[1]}"
@@ -103,9 +105,16 @@ def simulated(work: Path, config: SimulationConfig) -> Path:
     digest = hashlib.blake2b(repr(config).encode(), digest_size=4).hexdigest()
     folder = work / "tracts" / f"{names}-{digest}"
     if not (folder / "done").exists():
-        simulate_tract(folder, config, workers=2)
+        simulate_tract(folder, config, workers=workers)
         (folder / "done").touch()
     return folder
+
+
+def simulate_all(work: Path, configs: Iterable[SimulationConfig]) -> None:
+    """Make simulated tracts that are not there yet, the largest first, one per process."""
+    wanted = sorted(set(configs), key=lambda c: -c.visits * (c.size**2))
+    with processes(2) as pool:
+        list(pool.map(simulated, repeat(work), wanted, repeat(1)))
 
 
 def job_config(tract: Path, store: Path, overrides: Sequence[str] = ()) -> RunConfig:

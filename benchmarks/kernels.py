@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure import seconds
+from benchmarks.progress import Progress
 from benchmarks.results import Cell, Check, Figure, PartResult, Table
 from benchmarks.sizes import Size
 from bgmatch_dask.geometry import Box
@@ -145,14 +146,18 @@ def _rendering_rows() -> list[_Row]:
 # ------------------------------------------------------------------ timing and tables
 
 
-def run(size: Size, work: Path) -> PartResult:
+def run(size: Size, work: Path, progress: Progress) -> PartResult:
     """Time the kernels on one and on two threads."""
     del work
     repeats = 2 * size.repeats + 1
-    tables = {
-        "Superpixel statistics": _measure(_statistics_rows(), repeats),
-        "Drawing of backgrounds": _measure(_rendering_rows(), repeats),
-    }
+    progress.expect(2)
+    tables = {}
+    for title, rows in (
+        ("Superpixel statistics", _statistics_rows),
+        ("Drawing of backgrounds", _rendering_rows),
+    ):
+        progress.step(title.lower())
+        tables[title] = _measure(rows(), repeats)
     results = [result for part in tables.values() for result in part]
     skipped = {} if _sep() is not None else {"sep": "not installed; the extra `bench` has it"}
     return PartResult(

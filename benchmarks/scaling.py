@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.job import JobMeasure, cluster, job_config, run_job, simulated, warm_up
+from benchmarks.job import (
+    JobMeasure,
+    cluster,
+    job_config,
+    run_job,
+    simulate_all,
+    simulated,
+    warm_up,
+)
+from benchmarks.progress import Progress
 from benchmarks.results import Check, Figure, PartResult, Plot, Table, spread
 from benchmarks.sizes import Size
 from benchmarks.start import start_up
@@ -34,20 +43,29 @@ _LARGE = (81, 100)
 _WINDOW = 3
 
 
-def run(size: Size, work: Path) -> PartResult:
+def run(size: Size, work: Path, progress: Progress) -> PartResult:
     """Measure how the job grows."""
-    strong_tract = simulated(work, _tract(size, size.stage_visits, 2, size.stage_patch // 2))
+    strong, patches_of, visits_of = _tracts(size)
+    progress.expect(7 + len(visits_of))
+    progress.step("simulating warps")
+    simulate_all(work, [strong, *patches_of.values(), *visits_of.values()])
     with cluster(1) as client:
+        progress.step("one worker")
         warm_up(client, work)
-        one = [_job(client, strong_tract, work) for _ in range(size.repeats)]
+        one = [_job(client, strong, work) for _ in range(size.repeats)]
     with cluster(2) as client:
+        progress.step("two workers")
         warm_up(client, work)
-        two = [_job(client, strong_tract, work) for _ in range(size.repeats)]
-        patches = {
-            n: _job(client, simulated(work, _tract(size, 4, n)), work) for n in size.many_patches
-        }
+        two = [_job(client, strong, work) for _ in range(size.repeats)]
+        progress.step("more patches")
+        patches = {n: _job(client, tract, work) for n, tract in patches_of.items()}
+        progress.step("units that do nothing")
         overhead = _overhead(client, size.noop_units)
-    visits = {n: _fresh_job(simulated(work, _tract(size, n, 2)), work) for n in size.many_visits}
+    visits = {}
+    for n, tract in visits_of.items():
+        progress.step(f"{n} visits")
+        visits[n] = _fresh_job(tract, work)
+    progress.step("start of programs")
     begin, begin_table = start_up(2, size.repeats)
     gain = statistics.median(j.after_ingest() for j in one) / statistics.median(
         j.after_ingest() for j in two
@@ -107,13 +125,25 @@ def _tract(size: Size, visits: int, side: int, patch: int | None = None) -> Simu
     )
 
 
-def _job(client: Client, tract: Path, work: Path) -> JobMeasure:
+def _tracts(
+    size: Size,
+) -> tuple[SimulationConfig, dict[int, SimulationConfig], dict[int, SimulationConfig]]:
+    """Return the tract for one and two workers, those by patches, and those by visits."""
+    return (
+        _tract(size, size.stage_visits, 2, size.stage_patch // 2),
+        {n: _tract(size, 4, n) for n in size.many_patches},
+        {n: _tract(size, n, 2) for n in size.many_visits},
+    )
+
+
+def _job(client: Client, config: SimulationConfig, work: Path) -> JobMeasure:
+    tract = simulated(work, config)
     store = work / "scaling.zarr"
     shutil.rmtree(store, ignore_errors=True)
     return run_job(client, job_config(tract, store))
 
 
-def _fresh_job(tract: Path, work: Path) -> JobMeasure:
+def _fresh_job(tract: SimulationConfig, work: Path) -> JobMeasure:
     """Run a job on workers that have worked for no other: they keep the memory that they had."""
     with cluster(2) as client:
         warm_up(client, work)

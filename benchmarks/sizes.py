@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 __all__ = ("SIZES", "Size")
 
@@ -32,16 +33,74 @@ class Size:
     scaling_patch: int
     """Inner size of a patch in the part `scaling` [px]."""
     sweep_patch: int
-    """Inner size of the patches of the part `accuracy` [px]."""
+    """Inner size of the 3 × 3 patches whose properties the part `accuracy` changes [px]."""
+    sweep_bin: int
+    """Superpixels of these tracts [px]."""
+    growth: tuple[int, ...]
+    """Patches along a side over which errors are compared."""
+    folds: int
+    """Turns of leaving out overlaps of real tiles."""
     noop_units: int
     """Units that do nothing, to time the scheduler."""
     peer_timeout: float
     """Longest wall time of one peer [s]."""
+    part_seconds: Mapping[str, float]
+    """What each part takes on two ordinary processors, for the time left [s]."""
 
 
-SIZES = {
-    "tiny": Size("tiny", 1, 160, (2, 1), 3, 100, 4, (3, 4), (2, 3), 96, 120, 20, 60),
-    "quick": Size("quick", 3, 1000, (2, 1), 4, 400, 6, (5, 20), (2, 4), 300, 300, 400, 60),
-    "full": Size("full", 3, 4000, (2, 2), 4, 1000, 8, (10, 100), (3, 9), 400, 600, 2000, 600),
-}
+_TINY = Size(
+    name="tiny",
+    repeats=1,
+    stage_patch=160,
+    stage_patches=(2, 1),
+    stage_visits=3,
+    peer_patch=100,
+    peer_visits=4,
+    many_visits=(3, 4),
+    many_patches=(2, 3),
+    scaling_patch=96,
+    sweep_patch=120,
+    sweep_bin=40,
+    growth=(2,),
+    folds=2,
+    noop_units=20,
+    peer_timeout=60,
+    part_seconds={"stages": 15, "scaling": 30, "peers": 40, "accuracy": 40, "kernels": 10},
+)
+_QUICK = replace(
+    _TINY,
+    name="quick",
+    repeats=3,
+    stage_patch=1000,
+    stage_visits=4,
+    peer_patch=400,
+    peer_visits=6,
+    many_visits=(5, 20),
+    many_patches=(2, 4),
+    scaling_patch=300,
+    sweep_patch=300,
+    sweep_bin=64,
+    growth=(2, 4),
+    noop_units=400,
+    part_seconds={"stages": 25, "scaling": 45, "peers": 45, "accuracy": 50, "kernels": 12},
+)
+_FULL = replace(
+    _QUICK,
+    name="full",
+    stage_patch=4000,
+    stage_patches=(2, 2),
+    peer_patch=1000,
+    peer_visits=8,
+    many_visits=(10, 100),
+    many_patches=(3, 9),
+    scaling_patch=400,
+    sweep_patch=600,
+    sweep_bin=128,
+    growth=(2, 3, 4, 6),
+    folds=5,
+    noop_units=2000,
+    peer_timeout=600,
+    part_seconds={"stages": 300, "scaling": 400, "peers": 600, "accuracy": 400, "kernels": 15},
+)
+SIZES = {size.name: size for size in (_TINY, _QUICK, _FULL)}
 """The levels by name."""

@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.floors import decode_floor, decode_one, zarr_read_floor, zarr_write_floor
 from benchmarks.job import JobMeasure, cluster, job_config, run_job, simulated, warm_up
 from benchmarks.measure import repeat
+from benchmarks.progress import Progress
 from benchmarks.results import Cell, Check, Figure, PartResult, Plot, Table, spread
 from benchmarks.sizes import Size
 from bgmatch_dask.background.offsets import render, render_variance
@@ -39,7 +40,7 @@ _TEXT = (
 )
 
 
-def run(size: Size, work: Path) -> PartResult:
+def run(size: Size, work: Path, progress: Progress) -> PartResult:
     """Measure the whole job, each stage, each kernel, and their floors."""
     config = SimulationConfig(
         visits=size.stage_visits,
@@ -48,13 +49,21 @@ def run(size: Size, work: Path) -> PartResult:
         border=size.stage_patch // 40,
         compressed=True,
     )
+    progress.expect(4 + size.repeats)
+    progress.step("simulating warps")
     tract = simulated(work, config)
     files = sorted(str(path) for path in (tract / "warps").glob("*.fits"))
+    jobs = []
     with cluster(_WORKERS) as client:
+        progress.step("a small job that does not count")
         warm_up(client, work)
-        jobs = [_job(client, tract, work, index) for index in range(size.repeats)]
+        for index in range(size.repeats):
+            progress.step(f"the whole job, {index + 1} of {size.repeats}")
+            jobs.append(_job(client, tract, work, index))
+    progress.step("floors")
     floor = decode_floor(files, _WORKERS, size.repeats)
     floors = _floors(jobs[-1], work)
+    progress.step("single steps")
     kernels = _kernels(jobs[-1], files[0], size.repeats)
     whole = [_whole(job) for job in jobs]
     ratio = statistics.median(whole) / statistics.median(floor)

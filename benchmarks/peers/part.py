@@ -14,6 +14,7 @@ from benchmarks.measure import ProcessResult, in_process
 from benchmarks.peers.ours import run_ours
 from benchmarks.peers.scene import Scene, make_scene
 from benchmarks.peers.score import Score, score
+from benchmarks.progress import Progress
 from benchmarks.results import Cell, Check, Figure, PartResult, Plot, Table, spread
 from benchmarks.sizes import Size
 from bgmatch_dask.warps.simulation import SimulationConfig
@@ -120,7 +121,7 @@ class _Entry:
     score: Score
 
 
-def run(size: Size, work: Path) -> PartResult:
+def run(size: Size, work: Path, progress: Progress) -> PartResult:
     """Run all programs that are installed."""
     config = SimulationConfig(
         visits=size.peer_visits,
@@ -129,12 +130,17 @@ def run(size: Size, work: Path) -> PartResult:
         border=size.peer_patch // 20,
         pointings="broad",
     )
+    peers = _peers(size)
+    progress.expect(2 + len(peers))
+    progress.step("simulating warps")
     tract = simulated(work, config)
     scene = make_scene(tract, work / f"scene-{tract.name}")
+    progress.step("bgmatch")
     ours_seconds, ours_peak, job = run_ours(tract, scene, work, work / "ours.npz", size.repeats)
     mine = score(scene, work / "ours.npz")
     entries, skipped = [], {}
-    for peer in _peers(size):
+    for peer in peers:
+        progress.step(peer.name)
         found = _run_peer(peer, scene, work, size)
         if isinstance(found, str):
             skipped[peer.name] = found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,16 +28,23 @@ class TruthRow:
 
     visit: str
     """Label of the visit."""
-    overlaps_reference: bool
-    """Whether it shares a measured superpixel with the reference."""
     n_superpixels: int
     """Superpixels that the visit covers."""
+    n_shared: int
+    """Those of them that the reference covers too."""
     rms_before: float
     """Rms over them of the true difference of the two skies, about its mean [image unit]."""
     rms_error: float
     """Rms of estimated − true offset [image unit]."""
+    rms_error_shared: float
+    """The same over the superpixels that the reference covers too; NaN without any."""
     noise: float
     """Rms photon noise of the visit's own superpixel means: the limit [image unit]."""
+
+    @property
+    def overlaps_reference(self) -> bool:
+        """Whether it shares a measured superpixel with the reference."""
+        return self.n_shared > 0
 
     @property
     def ratio(self) -> float:
@@ -98,12 +106,14 @@ def _row(
         expected = true_sky(truth, reference, box) - true_sky(truth, str(offset.visit), box)
         true[sy, sx] = expected.mean()
         error[sy, sx] = (render(offset, box) - expected).mean()
+    shared = covers & reference_covers
     return TruthRow(
         str(offset.visit),
-        bool((covers & reference_covers).any()),
         int(covers.sum()),
+        int(shared.sum()),
         float(np.std(true[covers])),
         float(np.sqrt(np.mean(error[covers] ** 2))),
+        float(np.sqrt(np.mean(error[shared] ** 2))) if shared.any() else math.nan,
         float(np.sqrt(np.mean(sums.variance_of_mean[covers]))),
     )
 
