@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
+
+from tests.ports import reserved_ports
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -32,7 +33,7 @@ class S3Server:
     endpoint: str
     """Its address, ``http://127.0.0.1:<port>``."""
     process: subprocess.Popen[bytes]
-    """Its process, for tests that stop or kill it."""
+    """Its process."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -48,17 +49,9 @@ class S3Server:
 
 
 @contextmanager
-def serve_s3(port: int = 0) -> Iterator[S3Server]:
-    """Run a server until the context ends.
-
-    Parameters
-    ----------
-    port
-        Port on loopback; 0 takes a free one. A server that comes back after a kill needs the
-        same port, and has forgotten everything.
-    """
-    port = port or _free_port()
-    with tempfile.TemporaryFile() as log:
+def serve_s3() -> Iterator[S3Server]:
+    """Run a server on a free port until the context ends."""
+    with reserved_ports(1) as (port,), tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-c", "from moto.server import main; main()"),
@@ -76,12 +69,6 @@ def serve_s3(port: int = 0) -> Iterator[S3Server]:
         finally:
             process.kill()
             process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _no_proxy() -> urllib.request.OpenerDirector:

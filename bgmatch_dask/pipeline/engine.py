@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from itertools import islice
 from secrets import token_hex
 from typing import Any, Protocol, TypeVar
 
 from distributed import Client, Future, as_completed
-from distributed.comm.core import CommClosedError
+from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
 
-from bgmatch_dask.errors import BgmatchError, ClusterError
+from bgmatch_dask.errors import ClusterError
 
-__all__ = ("DaskEngine", "Engine", "SerialEngine", "check_memory")
+__all__ = ("DaskEngine", "Engine", "SerialEngine", "asking", "check_memory")
 
 _COUNT_SECONDS = 5.0
 """How often the threads of the cluster are counted."""
+
+_CANCELLED = (CancelledError, asyncio.CancelledError)
+"""What futures say once the scheduler is gone; the two are no kin."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -93,27 +98,30 @@ class DaskEngine:
         running = as_completed(loop=self.client.loop, with_results=True, raise_errors=False)
         flying: dict[Future[Any], Task] = {}
         try:
-            self._submit(running, flying, function, islice(waiting, self._window()), name)
+            with asking(self.client, name):
+                self._submit(running, flying, function, islice(waiting, self._window()), name)
             for future, result in running:
                 task = flying.pop(future)
                 error = _failure(result)
                 if error is not None:
                     raise self._explain(error, name, str(getattr(task, "unit", task)))
-                future.release()
-                free = self._window() - len(flying)
-                # A message for every task would keep the scheduler of a large cluster busy.
-                if free * self.per_thread >= self._window():
-                    self._submit(running, flying, function, islice(waiting, free), name)
+                with asking(self.client, name):
+                    future.release()
+                    free = self._window() - len(flying)
+                    # A message for every task would keep the scheduler of a large cluster busy.
+                    if free * self.per_thread >= self._window():
+                        self._submit(running, flying, function, islice(waiting, free), name)
                 yield result
-        except CommClosedError as error:
-            raise self._scheduler_lost(name) from error
         finally:
             if flying and self.client.status == "running":
-                self.client.cancel(list(flying))
+                # One that is gone has nothing to cancel, and must not hide why we stop.
+                with suppress(ClusterError), asking(self.client, name):
+                    self.client.cancel(list(flying))
 
     def worker_limit(self) -> int | None:
         """Return the memory of the smallest worker [bytes], None where there is no limit."""
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        with asking(self.client, "the look at its workers"):
+            workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
         return min((int(w["memory_limit"]) for w in workers if w["memory_limit"]), default=None)
 
     def _window(self) -> int:
@@ -144,17 +152,7 @@ class DaskEngine:
         """Return the error of a unit that did not finish, in our words where there are any."""
         if isinstance(error, KilledWorker):
             return self._killed(error, stage, unit)
-        if isinstance(error, BgmatchError) or not isinstance(error, CancelledError):
-            return error
-        return self._scheduler_lost(stage)
-
-    def _scheduler_lost(self, stage: str) -> ClusterError:
-        return ClusterError(
-            "scheduler-lost",
-            f"The scheduler went away during {stage}",
-            where=str(getattr(self.client.scheduler, "address", "")),
-            fix="Start it again and run the same command; what is done is not done again.",
-        )
+        return _scheduler_lost(self.client, stage) if isinstance(error, _CANCELLED) else error
 
     def _killed(self, error: KilledWorker, stage: str, unit: str) -> ClusterError:
         limit = int(getattr(error.last_worker, "memory_limit", 0) or 0)
@@ -177,8 +175,45 @@ class DaskEngine:
 
     def _largest_restart(self) -> int:
         """Return the most memory a worker had when its nanny ended it for that; 0 if none did."""
-        events = self.client.get_events("worker-restart-memory")
+        with asking(self.client, "the look at its events"):
+            events = self.client.get_events("worker-restart-memory")
         return max((int(event["rss"]) for _, event in events), default=0)
+
+
+@contextmanager
+def asking(client: Client, during: str) -> Iterator[None]:
+    """Say in our words what a client raises whose scheduler is gone.
+
+    Parameters
+    ----------
+    client
+        The client that is asked inside the context.
+    during
+        What goes on, for people.
+
+    Raises
+    ------
+    ClusterError
+        ``scheduler-lost``.
+    """
+    try:
+        yield
+    except (OSError, ClosedClientError, *_CANCELLED) as error:
+        raise _scheduler_lost(client, during) from error
+    except RuntimeError as error:
+        # A client that has given up its scheduler complains of its own closed parts.
+        if client.status == "running":
+            raise
+        raise _scheduler_lost(client, during) from error
+
+
+def _scheduler_lost(client: Client, during: str) -> ClusterError:
+    return ClusterError(
+        "scheduler-lost",
+        f"The scheduler went away during {during}",
+        where=str(getattr(client.scheduler, "address", "")),
+        fix="Start it again and run the same command; what is done is not done again.",
+    )
 
 
 def _failure(result: Any) -> BaseException | None:  # noqa: ANN401

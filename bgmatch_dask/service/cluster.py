@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from typing import Any, cast
 
 import dask
@@ -19,6 +19,7 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 
 from bgmatch_dask.config import ClusterConfig
 from bgmatch_dask.errors import ClusterError
+from bgmatch_dask.pipeline.engine import asking
 from bgmatch_dask.service.versions import address_of, check_versions
 from bgmatch_dask.service.worker_setup import THREAD_CAPS, WorkerSetup
 
@@ -50,13 +51,14 @@ def connect(config: ClusterConfig) -> Iterator[Client]:
     Raises
     ------
     ClusterError
-        ``scheduler-unreachable``, ``no-workers``, ``version-mismatch``, ``extra-missing`` or
-        ``cluster-refused``.
+        ``scheduler-unreachable``, ``scheduler-lost``, ``no-workers``, ``version-mismatch``,
+        ``extra-missing`` or ``cluster-refused``.
     """
     with _OPEN[config.kind](config) as client:
-        _await_workers(client)
-        check_versions(client)
-        client.register_plugin(WorkerSetup())
+        with asking(client, "the start"):
+            _await_workers(client)
+            check_versions(client)
+            client.register_plugin(WorkerSetup())
         yield client
 
 
@@ -157,24 +159,27 @@ def load_extra(kind: str) -> Any:  # noqa: ANN401
 
 @contextmanager
 def _local(config: ClusterConfig) -> Iterator[Client]:
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": THREAD_CAPS}):
+    caps = {"distributed.nanny.pre-spawn-environ": THREAD_CAPS}
+    with dask.config.set(caps), ExitStack() as stack:
         with _deaf_to_interrupts():
-            cluster = LocalCluster(
-                n_workers=config.workers,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=config.memory_limit,
-                host="127.0.0.1",
-                dashboard_address=config.dashboard,
-                silence_logs=50,
+            cluster = stack.enter_context(
+                LocalCluster(
+                    n_workers=config.workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    memory_limit=config.memory_limit,
+                    host="127.0.0.1",
+                    dashboard_address=config.dashboard,
+                    silence_logs=50,
+                )
             )
-        with cluster, Client(cluster) as client:
-            if config.max_workers is not None:
-                _scale(cluster, config)
+        client = stack.enter_context(Client(cluster))
+        if config.max_workers is not None:
+            _scale(cluster, config)
+            yield client
+        else:
+            with _replaced(cluster, lambda: cluster.scale(config.workers)):
                 yield client
-            else:
-                with _replaced(cluster, lambda: cluster.scale(config.workers)):
-                    yield client
 
 
 @contextmanager
@@ -307,19 +312,22 @@ def _scale(cluster: Any, config: ClusterConfig) -> None:  # noqa: ANN401
 
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """Let processes that start here ignore Ctrl-C, which is for this process to answer.
+    """Let threads and processes that start here not hear Ctrl-C, which this process answers.
 
     A terminal sends the signal to all processes; workers would die with tracebacks before this
-    one has written down what they finished.
+    one has written down what they finished. The thread that starts workers, now and whenever one
+    is lost, hands its deafness on to them. What comes in the meantime is heard afterwards.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # It gives the thread that starts it its hearing back, and is started once.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _await_workers(client: Client) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from distributed import Client
 
-from bgmatch_dask.pipeline.engine import DaskEngine
+from bgmatch_dask.pipeline.engine import DaskEngine, asking
 from bgmatch_dask.pipeline.events import Listener, Note
 from bgmatch_dask.pipeline.plan import TractPlan
 from bgmatch_dask.pipeline.run import Until, run_tract
@@ -31,10 +31,12 @@ def carry_out(
         When the job cannot be finished.
     """
     with BoardFeed(plan, client) as feed:
+        with asking(client, "the start"):
+            link = board_link(client, feed.key)
         everyone: tuple[Listener, ...] = (*listeners, feed)
         for tell in everyone:
             tell(Note(f"{len(plan.spec.visits)} visits, {len(plan.ingest)} units"))
-            tell(Note(f"board: {board_link(client, feed.key)}"))
+            tell(Note(f"board: {link}"))
         engine = DaskEngine(client, threads=plan.config.cluster.max_workers or 0)
         summary = run_tract(plan, engine, everyone, until=until)
         if until == "coadd":

@@ -81,15 +81,17 @@ class StoreLock:
         self._thread.start()
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Give back what `acquire` took, be it interrupted.
+
+        The thread of the heartbeat does it, which no signal reaches: a lock that a living process
+        keeps by mistake would be refused to everyone, this process included.
+        """
         self._end.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        with suppress(StoreError):
-            # In this order no moment shows an old lock as the newest one.
-            for name in self.location.list("lock"):
-                if _number(name) <= self._number:
-                    self.location.delete(name)
+        if not self._number:
+            return
+        with suppress(RuntimeError):  # It is there already, unless we were interrupted.
+            self._thread.start()
+        self._thread.join()
 
     def check(self) -> None:
         """Refuse to go on when the lock was lost while this process was asleep.
@@ -121,6 +123,16 @@ class StoreLock:
                 # A storage fault may pass; a lost lock does not.
                 if error.code == "lock-lost":
                     self._end.set()
+        with suppress(StoreError):
+            self._delete()
+
+    def _delete(self) -> None:
+        if _read(self.location, self._number).get("id") != self._owner["id"]:
+            return
+        # In this order no moment shows an old lock as the newest one.
+        for name in self.location.list("lock"):
+            if _number(name) <= self._number:
+                self.location.delete(name)
 
     def _write(self, *, create: bool = False) -> None:
         self._beats += 1
@@ -155,8 +167,8 @@ def hold_store(
         ``lock-held`` when another driver works on the store.
     """
     lock = StoreLock(location, purpose, timing or LockTiming())
-    lock.acquire()
     try:
+        lock.acquire()
         yield lock
     finally:
         lock.release()

@@ -58,13 +58,27 @@ def test_a_second_driver_is_refused(remote, s3, warps):
     assert caught.value.code == "lock-held"
 
 
+RUN_UNTIL_KILLED = """
+import sys, time
+from bgmatch_dask.cli.main import app
+from bgmatch_dask.pipeline import stages
+
+def wait(*_):
+    time.sleep(600)
+
+# After the differences; without it a test that looks too late would find the run finished.
+stages.match = wait
+app(sys.argv[1:])
+"""
+
+
 def test_a_killed_driver_loses_nothing(s3, warps, as_calm):
     url = f"{s3.make_bucket()}/tract.zarr"
     config = tiny_job(warps, url)
     place = Location.of(url)
     driver = subprocess.Popen(
         [
-            *(sys.executable, "-m", "bgmatch_dask", "run", str(warps), "--store", url),
+            *(sys.executable, "-c", RUN_UNTIL_KILLED, "run", str(warps), "--store", url),
             *("--workers", "2", "--quiet", "--set", "background.bin_size=32"),
             *("--set", "match.write_warps=true"),
         ],

@@ -26,9 +26,10 @@ from bgmatch_dask.pipeline.events import StageStarted, UnitDone
 from bgmatch_dask.pipeline.plan import make_plan
 from bgmatch_dask.pipeline.resume import stored_config
 from bgmatch_dask.pipeline.run import run_tract
+from bgmatch_dask.pipeline.verify import verify_store
 from bgmatch_dask.service.cluster import connect
 from bgmatch_dask.store import Ledger, Location
-from tests.chaos.driver import drive
+from tests.chaos.driver import drive, interrupt_often
 from tests.chaos.tract import tiny_job
 
 ROOT = Path(__file__).parents[2]
@@ -88,9 +89,9 @@ def drivers():
     return context
 
 
-def start_driver(drivers, config):
+def start_driver(drivers, config, *more, act=drive):
     reader, writer = drivers.Pipe(duplex=False)
-    process = drivers.Process(target=drive, args=(str(config), writer))
+    process = drivers.Process(target=act, args=(str(config), writer, *more))
     process.start()
     writer.close()
     return process, reader
@@ -103,18 +104,13 @@ def told(reader):
             yield reader.recv()
 
 
-def kill_after(driver, events, delay):
-    """Let a driver tell of some events, kill it, and return the units that it did."""
-    process, reader = driver
+def units_of(process, reader):
+    """Wait for the end of a driver; return the units that it did, and whether it finished."""
     done, finished = [], False
     for words in told(reader):
         finished |= words[0] == "finished"
         if words[0] == "done":
             done.append(words[1:])
-        events -= 1
-        if events == 0:
-            time.sleep(delay)
-            process.kill()
     process.join()
     assert process.exitcode == (0 if finished else -signal.SIGKILL)
     process.close()
@@ -128,15 +124,15 @@ def test_a_driver_killed_at_ten_moments_goes_on_each_time(drivers, job, place, t
     runs: Counter = Counter()
     for _ in range(KILLS):
         before = receipts(place)
-        events, delay = moments.randint(1, 4), moments.uniform(0, 0.05)
-        done, finished = kill_after(start_driver(drivers, config), events, delay)
+        moment = moments.randint(1, 4), moments.uniform(0, 0.05)
+        done, finished = units_of(*start_driver(drivers, config, *moment))
         assert not finished
         assert not before & set(done), "a finished unit was done again"
         runs.update(done)
         assert not place.exists("runs/main/commit.json")
     before = receipts(place)
     assert before, "ten drivers have finished no unit"
-    done, finished = kill_after(start_driver(drivers, config), -1, 0)
+    done, finished = units_of(*start_driver(drivers, config, 0, 0.0))
     assert finished
     assert not before & set(done)
     as_calm(place)
@@ -145,6 +141,23 @@ def test_a_driver_killed_at_ten_moments_goes_on_each_time(drivers, job, place, t
     # A unit may be done twice when its driver dies before the receipt is written, never more
     # often than that: receipts follow at once.
     assert sum(runs.values()) <= sum(UNITS.values()) + 2 * KILLS
+
+
+def test_interrupts_at_any_moment_leave_a_process_that_can_go_on(
+    drivers, job, place, tmp_path, as_calm
+):
+    """As in a notebook, whose process lives on: no lock stays, nothing is lost."""
+    config = tmp_path / "job.yaml"
+    config.write_text(yaml.safe_dump(job.model_dump(mode="json")))
+    process, reader = start_driver(drivers, config, 25, 0.25, act=interrupt_often)
+    ((_, ends),) = told(reader)
+    process.join()
+    process.close()
+    assert ends.keys() <= {"KeyboardInterrupt()", "finished"}
+    assert ends["KeyboardInterrupt()"]
+    assert not list(place.list("lock"))
+    finish(place, as_calm)
+    assert verify_store(place).damages == ()
 
 
 @pytest.fixture(scope="module")
@@ -183,8 +196,11 @@ def test_a_worker_killed_in_each_stage_changes_nothing(job, place, cluster, as_c
 
 async def give_up_silent_workers(dask_scheduler):
     """Let the scheduler look now, and with less patience than its five minutes."""
-    dask_scheduler.worker_ttl = 6
-    await dask_scheduler.check_worker_ttl()
+    patience, dask_scheduler.worker_ttl = dask_scheduler.worker_ttl, 6
+    try:
+        await dask_scheduler.check_worker_ttl()
+    finally:
+        dask_scheduler.worker_ttl = patience
 
 
 def test_a_worker_that_hangs_is_given_up(job, place, cluster, as_calm):
@@ -267,6 +283,14 @@ def test_results_that_are_here_outlive_their_workers(cluster):
     assert sorted([*found, *results]) == [1, 2, 3, 4]
 
 
+def test_workers_that_took_the_place_of_others_do_not_hear_ctrl_c(cluster):
+    pids = worker_pids(cluster)
+    for pid in pids:
+        os.kill(pid, signal.SIGINT)
+    assert sorted(DaskEngine(cluster).map(abs, [-1, -2], "ingest")) == [1, 2]
+    assert worker_pids(cluster) == pids
+
+
 @contextmanager
 def started(*command, environment=None):
     process = subprocess.Popen(
@@ -321,8 +345,9 @@ def test_a_killed_scheduler_is_told_and_the_run_goes_on_elsewhere(job, place, tm
             os.kill(scheduler.pid, signal.SIGKILL)
             _, error = driver.communicate(timeout=100)
     assert driver.returncode == 1
-    # The library may log a line of its own after ours.
+    # The library may log lines of its own after ours, and traces through its own code.
     assert "[scheduler-lost]" in error
+    assert str(ROOT / "bgmatch_dask") not in error
     finish(place, as_calm)
 
 
@@ -351,10 +376,11 @@ def test_signals_end_the_driver_and_lose_nothing(job, place, as_calm, signals, c
 
 
 def take_memory(_):
-    """Take more and more memory, slowly enough to be seen doing it."""
+    """Take more and more memory, slowly enough to be seen doing it; then wait to be ended."""
     held = []
     while True:
-        held.append(b"x" * 20_000_000)
+        if len(held) < 60:
+            held.append(b"x" * 20_000_000)
         time.sleep(0.02)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import time
 import urllib.request
@@ -14,21 +13,16 @@ import pytest
 
 from bgmatch_dask.service.board import board_from_json
 from tests.deploy.recipes import DEPLOY, ROOT, environment, load
+from tests.ports import reserved_ports
 
 pytestmark = pytest.mark.slow
 DEADLINE = 200.0
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Compose:
     """Starts services of the compose file here, with names and ports of this machine."""
 
-    def __init__(self, folder: Path, data: Path) -> None:
+    def __init__(self, folder: Path, data: Path, ports: tuple[int, ...]) -> None:
         self.services = load("docker-compose.yml")["services"]
         self.folder = folder
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -38,7 +32,7 @@ class Compose:
             "://scheduler": "://127.0.0.1",
             "://s3": "://127.0.0.1",
         }
-        self.replaced |= {port: str(free_port()) for port in ("8786", "8787", "9000")}
+        self.replaced |= dict(zip(("8786", "8787", "9000"), map(str, ports), strict=True))
         job = (DEPLOY / "docker/job.yaml").read_text(encoding="utf-8")
         (folder / "job.yaml").write_text(job.replace("/data", str(data)), encoding="utf-8")
 
@@ -112,11 +106,12 @@ class Compose:
 
 @pytest.fixture
 def compose(tmp_path, small_tract):
-    services = Compose(tmp_path, small_tract)
-    try:
-        yield services
-    finally:
-        services.end()
+    with reserved_ports(3) as ports:
+        services = Compose(tmp_path, small_tract, ports)
+        try:
+            yield services
+        finally:
+            services.end()
 
 
 def read_board(page):
@@ -136,6 +131,10 @@ def test_a_tract_goes_through_the_services(compose):
     for _ in range(compose.services["worker"]["deploy"]["replicas"]):
         compose.start("worker")
     compose.run(*compose.command("bucket"))
+    # The tract is so small that one worker has done it before a slow one is there.
+    count = "from distributed import Client; Client({!r}).wait_for_workers(2, timeout=200)"
+    address = compose.environment("submit")["DASK_SCHEDULER_ADDRESS"]
+    compose.run("python", "-c", count.format(address))
     compose.run(*compose.command("submit"))
 
     page = compose.here("http://0.0.0.0:8787/bgmatch/")

@@ -253,7 +253,7 @@ def test_a_silent_driver_of_another_machine_is_watched_before_it_is_given_up(tin
         thread.start()
         stack.callback(thread.join)
         stack.callback(over.set)
-        assert from_stores([record], pause=1.0)[0].state == "running"
+        assert from_stores([record], pause=60.0)[0].state == "running"
 
 
 def _keep_beating(files, beat, over):

@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.store import Location
-from bgmatch_dask.store.lock import LockTiming, hold_store
+from bgmatch_dask.store.lock import LockTiming, StoreLock, hold_store
 
 FAST = LockTiming(beat=0.2, stale=30)
 
@@ -105,6 +106,25 @@ def test_one_that_was_only_asleep_finds_out_and_stops(place):
                 sleeper.check()
             assert caught.value.code == "lock-lost"
             winner.check()
+
+
+def test_an_interrupted_owner_gives_the_lock_back(place, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), hold_store(place, "first", FAST) as lock:
+        monkeypatch.setattr(lock._thread, "join", interrupted)
+    threading.Thread.join(lock._thread)
+    assert list(place.list("lock")) == []
+
+    def write_and_die(lock, write=StoreLock._write, **how):
+        write(lock, **how)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StoreLock, "_write", write_and_die)
+    with pytest.raises(KeyboardInterrupt), hold_store(place, "second", FAST):
+        pass
+    assert list(place.list("lock")) == []
 
 
 def test_a_damaged_lock_is_like_one_without_a_sign_of_life(place):

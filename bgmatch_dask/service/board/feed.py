@@ -99,8 +99,8 @@ class BoardFeed:
         try:
             install_board(client)
             client.subscribe_topic(TOPIC, self._hear)
-        except Exception:  # noqa: BLE001  (a scheduler that takes no plugin can still work)
-            _log.warning("The scheduler shows no board", exc_info=True)
+        except Exception as error:  # noqa: BLE001  (one that takes no plugin can still work)
+            _log.warning("The scheduler shows no board: %s", error)
 
     def __exit__(
         self,
@@ -114,7 +114,7 @@ class BoardFeed:
         if self._client is not None:
             try:
                 self._client.unsubscribe_topic(TOPIC)
-            except (OSError, ValueError):
+            except Exception:  # noqa: BLE001  (what a client whose scheduler is gone raises)
                 _log.info("The scheduler is gone", exc_info=True)
 
     def __call__(self, event: Event) -> None:
@@ -210,8 +210,8 @@ class BoardFeed:
         try:
             items = [{"at": at, **to_message(event)} for event, at in events]
             self._client.log_event(TOPIC, {"board": self.key, "events": items})
-        except (OSError, TypeError, ValueError):
-            _log.warning("The scheduler could not be told of the run", exc_info=True)
+        except Exception as error:  # noqa: BLE001  (what a client whose scheduler is gone raises)
+            _log.warning("The scheduler could not be told of the run: %s", error)
 
     def _write(self, *, now: bool) -> None:
         late = time.monotonic() - self._written > self._every

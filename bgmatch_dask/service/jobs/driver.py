@@ -212,7 +212,7 @@ class _Driver:
         }
         try:
             return bool(bulletin.post(entry))
-        except OSError:
+        except (OSError, RuntimeError):  # The latter when the client has given up already.
             return False
 
     def _run_group(self, group: Sequence[tuple[RunReporter, RunConfig]], client: Any) -> None:  # noqa: ANN401

@@ -25,6 +25,8 @@ BEAT_SECONDS = 2.0
 """Time between two signs of life."""
 STALE_SECONDS = 30.0
 """Age of a sign of life from which on it is doubted."""
+_LOOK_SECONDS = 0.2
+"""How often one that is doubted is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def from_stores(
     stale
         Age from which on a sign of life is doubted [s].
     pause
-        How long to watch those that are in doubt, all together [s].
+        How long to watch those that are in doubt, all together, at most [s].
 
     Raises
     ------
@@ -121,14 +123,14 @@ def from_stores(
         When a store cannot be read.
     """
     beats = {place: JobFiles(place).beat() for record in records for place in record.runs}
-    doubted = {p: b for p, b in beats.items() if b is not None and _in_doubt(b, stale)}
-    if doubted:
-        time.sleep(pause)
-    silent = set()
-    for place, before in doubted.items():
-        beats[place] = JobFiles(place).beat()
-        if beats[place] == before:
-            silent.add(place)
+    silent = {p: b for p, b in beats.items() if b is not None and _in_doubt(b, stale)}
+    end = time.monotonic() + pause
+    while silent and time.monotonic() < end:
+        time.sleep(min(_LOOK_SECONDS, pause))
+        for place, before in list(silent.items()):
+            beats[place] = JobFiles(place).beat()
+            if beats[place] != before:
+                del silent[place]
     return tuple(
         JobStatus(
             record,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bgmatch_dask.errors import Rejected
@@ -44,18 +43,30 @@ def driver(tmp_path_factory):
 
 
 def until(driver, condition):
-    # The page replaces what is drawn at any moment, also between two looks of one condition.
-    waiting = WebDriverWait(driver, 60, ignored_exceptions=[StaleElementReferenceException])
-    return waiting.until(lambda _: condition())
+    return WebDriverWait(driver, 120).until(lambda _: condition())
+
+
+def each(driver, selector, expression):
+    """Return what an expression of ``e`` is for the elements that there are at one moment.
+
+    The page replaces what is drawn at any moment, also between finding and asking.
+    """
+    script = f"return [...document.querySelectorAll(arguments[0])].map(e => {expression})"
+    return driver.execute_script(script, selector)
 
 
 def texts(driver, selector):
-    return [element.text for element in driver.find_elements("css selector", selector)]
+    return each(driver, selector, "e.innerText.trim()")
 
 
 def state_counts(driver):
-    found = driver.find_elements("css selector", ".bgm-matrix path[data-count]")
-    return {e.get_attribute("data-state"): int(e.get_attribute("data-count")) for e in found}
+    found = each(driver, ".bgm-matrix path[data-count]", "[e.dataset.state, +e.dataset.count]")
+    return dict(found)
+
+
+def widths(driver, selector):
+    """Return the true widths of pictures."""
+    return each(driver, selector, "e.naturalWidth")
 
 
 def test_the_page_follows_a_run_by_itself(cluster, driver):
@@ -67,19 +78,19 @@ def test_the_page_follows_a_run_by_itself(cluster, driver):
     run(RunStarted("main", "/t.zarr", "t", "r", "nJy", ("a", "b"), 3, 1, "111110"))
     run(StageStarted("ingest", 5, 0), UnitStarted("ingest", "a/0", "w", 10))
     until(driver, lambda: state_counts(driver) == {"waiting": 5})
-    assert driver.find_elements("css selector", "path[data-state=working]")
+    # The start of the run and that of the unit come one after the other.
+    until(driver, lambda: each(driver, "path[data-state=working]", "1"))
     until(driver, lambda: texts(driver, ".bgm-badge") == ["running"])
 
     units = ("a/0", "a/1", "a/2", "b/0")
     run(*(UnitDone("ingest", unit, 1.0, (), worker="w") for unit in units))
     until(driver, lambda: state_counts(driver) == {"waiting": 1, "ingested": 4})
 
-    def share():
-        bar = driver.find_element("css selector", "[data-stage=ingest] .bgm-bar")
-        assert bar.get_attribute("aria-valuenow") == "4"
-        return bar.find_element("css selector", "i").rect["width"] / bar.rect["width"]
-
-    until(driver, lambda: abs(share() - 0.8) < 0.02)
+    bar = (driver, "[data-stage=ingest] .bgm-bar")
+    assert each(*bar, "e.getAttribute('aria-valuenow')") == ["4"]
+    width = "{}.getBoundingClientRect().width"
+    share = f"{width.format('e.querySelector(`i`)')} / {width.format('e')}"
+    until(driver, lambda: abs(each(*bar, share)[0] - 0.8) < 0.02)
 
     bad = Rejected("fits-truncated", "It ends early.", "b.fits")
     run(UnitDone("ingest", "b/1", 1.0, (bad,), usable=False), StageEnded("ingest", 5.0))
@@ -87,8 +98,7 @@ def test_the_page_follows_a_run_by_itself(cluster, driver):
     until(driver, lambda: state_counts(driver) == {"ingested": 4, "rejected": 1})
 
     run(Picture("mosaic-after", "after", "1 of 3", _grey(np.full((4, 4), 0.5))))
-    image = until(driver, lambda: driver.find_elements("css selector", "#pictures img"))[0]
-    until(driver, lambda: image.get_property("naturalWidth") == 4)
+    until(driver, lambda: widths(driver, "#pictures img") == [4])
     run(RunEnded("finished"))
     until(driver, lambda: texts(driver, ".bgm-badge") == ["finished"])
     assert "finished" in driver.title
@@ -108,10 +118,10 @@ def test_labels_of_inputs_run_nothing(cluster, driver):
     )
     driver.get(board_link(cluster, EVIL))
     until(driver, lambda: texts(driver, ".bgm-badge") == ["failed"])
-    until(driver, lambda: len(driver.find_elements("css selector", "#pictures img")) == 1)
+    until(driver, lambda: len(widths(driver, "#pictures img")) == 1)
     assert driver.execute_script("return document.title") != "owned"
     assert not driver.find_elements("css selector", "main img[src=x], main script")
-    assert EVIL in driver.find_element("css selector", "table.bgm-rejected").text
+    assert EVIL in texts(driver, "table.bgm-rejected")[0]
 
 
 def test_a_tract_of_twenty_thousand_units_stays_light(cluster, driver):
@@ -130,9 +140,9 @@ def test_a_tract_of_twenty_thousand_units_stays_light(cluster, driver):
     assert len(urlopen(link.replace("?", "fragment.html?")).read()) < 60_000
     driver.get(link)
     until(driver, lambda: state_counts(driver) == {"waiting": 10_050, "ingested": 9_950})
-    box = driver.find_element("css selector", ".bgm-matrix").rect
-    assert box["height"] < 500
-    assert box["width"] < 1200
+    (box,) = each(driver, ".bgm-matrix", "e.getBoundingClientRect()")
+    assert 0 < box["height"] < 500
+    assert 0 < box["width"] < 1200
 
 
 def test_the_page_says_when_the_scheduler_is_gone(cluster, driver):
@@ -141,9 +151,8 @@ def test_the_page_says_when_the_scheduler_is_gone(cluster, driver):
     run(RunStarted("main", "/t.zarr", "t", "r", "nJy", ("a",), 1, 1, "1"))
     driver.get(board_link(cluster, "gone"))
     until(driver, lambda: texts(driver, ".bgm-badge") == ["running"])
-    trouble = driver.find_element("css selector", "#trouble")
     driver.set_network_conditions(offline=True, latency=0, throughput=0)
-    until(driver, lambda: "does not answer" in trouble.text)
+    until(driver, lambda: "does not answer" in texts(driver, "#trouble")[0])
     assert texts(driver, ".bgm-badge") == ["running"]
     driver.delete_network_conditions()
-    until(driver, lambda: not trouble.is_displayed())
+    until(driver, lambda: each(driver, "#trouble", "e.checkVisibility()") == [False])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -27,8 +26,16 @@ from bgmatch_dask.service.board.feed import board_path, picture_path
 from bgmatch_dask.service.board.pictures import _grey
 from bgmatch_dask.service.board.reducer import apply_event, open_board
 from bgmatch_dask.store import Location
+from tests.ports import reserved_ports
 from tests.service.board.browser import browser
-from tests.service.board.test_board_browser import EVIL, state_counts, texts, until
+from tests.service.board.test_board_browser import (
+    EVIL,
+    each,
+    state_counts,
+    texts,
+    until,
+    widths,
+)
 
 pytestmark = pytest.mark.slow
 KERNEL_STATUS = (
@@ -61,30 +68,28 @@ def lab(tmp_path):
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     book = nbformat.v4.new_notebook(cells=[cell], metadata=kernel)
     nbformat.write(book, tmp_path / "watch.ipynb")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     folders = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "RUNTIME")}
     options = ("--allow-root", "--no-browser", "--expose-app-in-browser", "--ip=127.0.0.1")
-    options += (f"--port={port}", "--IdentityProvider.token=", "--LabApp.collaborative=False")
-    with (tmp_path / "lab.log").open("wb") as log:
+    options += ("--IdentityProvider.token=", "--LabApp.collaborative=False")
+    options += (f"--notebook-dir={tmp_path}", "--ServerApp.port_retries=0")
+    with (tmp_path / "lab.log").open("wb") as log, reserved_ports(1) as (port,):
         process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options, f"--notebook-dir={tmp_path}"],
+            [sys.executable, "-m", "jupyterlab", *options, f"--port={port}"],
             env={**os.environ, **folders, "IPYTHONDIR": str(tmp_path / "ipython")},
             stdout=log,
             stderr=log,
             cwd=tmp_path,
         )
-    try:
-        end = time.monotonic() + 120
-        while not answers(f"http://127.0.0.1:{port}/api"):
-            assert process.poll() is None, (tmp_path / "lab.log").read_text()
-            assert time.monotonic() < end
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/lab/tree/watch.ipynb?reset"
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
+        try:
+            end = time.monotonic() + 120
+            while not answers(f"http://127.0.0.1:{port}/api"):
+                assert process.poll() is None, (tmp_path / "lab.log").read_text()
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}/lab/tree/watch.ipynb?reset"
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
 
 
 def answers(url):
@@ -113,14 +118,14 @@ def test_the_board_follows_a_run_in_a_notebook(lab, tmp_path):
         units = [UnitDone("ingest", unit, 1.0, ()) for unit in ("a/1", "a/2", f"{EVIL}/0")]
         run(*units, Picture("mosaic-after", "after", EVIL, _grey(np.full((4, 4), 0.5))))
         until(driver, lambda: state_counts(driver) == {"waiting": 1, "ingested": 4})
-        until(driver, lambda: width_of_the_picture(driver) == 4)
+        until(driver, lambda: widths(driver, ".bgm img") == [4])
 
         run(UnitDone("ingest", f"{EVIL}/1", 1.0, ()), StageEnded("ingest", 5.0))
         run(RunEnded("failed", EVIL))
         until(driver, lambda: texts(driver, ".bgm-badge") == ["failed"])
         assert "owned" not in driver.title
         assert not driver.find_elements("css selector", ".bgm img[src=x], .bgm script")
-        assert EVIL in driver.find_element("css selector", "table.bgm-rejected").text
+        assert EVIL in texts(driver, "table.bgm-rejected")[0]
         check_layout(driver)
         light = colours(driver)
         driver.execute_script(
@@ -133,32 +138,26 @@ def test_the_board_follows_a_run_in_a_notebook(lab, tmp_path):
         assert brightness(dark["background"]) < 50 < 200 < brightness(dark["ink"])
 
 
-def width_of_the_picture(driver):
-    found = driver.find_elements("css selector", ".bgm img")
-    return found[0].get_property("naturalWidth") if found else 0
-
-
 def check_layout(driver):
     """Names stand above their numbers, and words on the left: the Lab would have it otherwise."""
-    for fact in driver.find_elements("css selector", ".bgm-facts div"):
-        name, value = (fact.find_element("css selector", tag).rect for tag in ("dt", "dd"))
+    boxes = "[...e.querySelectorAll('dt, dd')].map(part => part.getBoundingClientRect())"
+    facts = each(driver, ".bgm-facts div", boxes)
+    assert facts
+    for name, value in facts:
         assert value["y"] >= name["y"] + name["height"] - 1
         assert abs(value["x"] - name["x"]) < 1
-    aligned = "return getComputedStyle(arguments[0]).textAlign"
-    for cell in driver.find_elements("css selector", ".bgm-stages th, .bgm-rejected td"):
-        assert driver.execute_script(aligned, cell) == "left"
-    cut = "return arguments[0].scrollWidth > arguments[0].clientWidth"
-    for cell in driver.find_elements("css selector", ".bgm td"):
-        assert not driver.execute_script(cut, cell), cell.text
-    striped = "return getComputedStyle(arguments[0]).backgroundColor"
-    for row in driver.find_elements("css selector", ".bgm tr"):
-        assert driver.execute_script(striped, row) == "rgba(0, 0, 0, 0)"
+    aligned = each(driver, ".bgm-stages th, .bgm-rejected td", "getComputedStyle(e).textAlign")
+    assert set(aligned) == {"left"}
+    cut = each(driver, ".bgm td", "e.scrollWidth > e.clientWidth && e.innerText")
+    assert cut
+    assert not any(cut), cut
+    striped = each(driver, ".bgm tr", "getComputedStyle(e).backgroundColor")
+    assert set(striped) == {"rgba(0, 0, 0, 0)"}
 
 
 def colours(driver):
-    board = driver.find_element("css selector", ".bgm")
-    script = "const s = getComputedStyle(arguments[0]); return [s.backgroundColor, s.color]"
-    return dict(zip(("background", "ink"), driver.execute_script(script, board), strict=True))
+    style = "[getComputedStyle(e).backgroundColor, getComputedStyle(e).color]"
+    return dict(zip(("background", "ink"), each(driver, ".bgm", style)[0], strict=True))
 
 
 def brightness(colour):
