@@ -8,13 +8,13 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("add_weighted", "weighted_mean")
+__all__ = ("TOGETHER", "add_weighted", "weighted_mean")
 
 Floats = NDArray[np.float32]
 Bits = NDArray[np.int32]
 Array = NDArray[np.float64]
 
-_TOGETHER = 4
+TOGETHER = 4
 """Warps whose rows are added in turn, so that the sums of a row stay in the cache."""
 _LARGEST = np.float32(np.finfo(np.float32).max)
 
@@ -39,14 +39,14 @@ def add_weighted(
         Running sums of the three, number of warps, and OR of the masks, shape (y, x); changed in
         place. The warps are added in their order, whatever the number in one call.
     """
-    for first in range(0, len(warps), _TOGETHER):
-        some = warps[first : first + _TOGETHER]
+    for first in range(0, len(warps), TOGETHER):
+        some = warps[first : first + TOGETHER]
         # The compiled loop takes four; those beyond the number are not looked at.
-        padded = [*some, *(_TOGETHER - len(some)) * [some[0]]]
+        padded = [*some, *(TOGETHER - len(some)) * [some[0]]]
         images = tuple(np.ascontiguousarray(w[0]) for w in padded)
         variances = tuple(np.ascontiguousarray(w[1]) for w in padded)
         masks = tuple(np.ascontiguousarray(w[2]) for w in padded)
-        factors = np.array(weights[first : first + _TOGETHER])
+        factors = np.array(weights[first : first + TOGETHER])
         _add_rows(images, variances, masks, factors, bad_bits, *sums)
 
 

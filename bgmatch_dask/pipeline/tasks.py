@@ -24,6 +24,7 @@ from bgmatch_dask.coadd.stack import SkyWeight, Stack, WeightedWarp
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import CLIPPED
 from bgmatch_dask.numerics.quantisation import power_step, rounded_to_bits, rounded_to_step
+from bgmatch_dask.numerics.stacking import TOGETHER
 from bgmatch_dask.pipeline.outlier_masks import OutlierMasks
 from bgmatch_dask.pipeline.photometric_ratio import write_ratio
 from bgmatch_dask.pipeline.results import Method, offset_on
@@ -47,8 +48,8 @@ __all__ = (
 )
 
 
-_HELD_PIXELS = 1 << 22
-"""Pixels of a band that are read before they are added: several visits at once are quicker."""
+_HELD_PIXELS = 1 << 23
+"""Pixels of all warps that are held before they are added to a coadd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +357,7 @@ def _stack_band(
     if task.unmatched:
         stacks["unmatched"] = Stack.empty(box.shape)
     clipped = np.zeros(box.shape, bool)
-    together = max(_HELD_PIXELS // (box.width * box.height), 1)
+    together = min(max(_HELD_PIXELS // (box.width * box.height), 1), TOGETHER)
     for first in range(0, len(task.weights), together):
         found: dict[str, list[WeightedWarp]] = {"matched": [], "unmatched": []}
         for visit, weight in task.weights[first : first + together]:
