@@ -15,7 +15,6 @@ THREAD_CAPS = {
     "MKL_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "1",
     "BLOSC_NTHREADS": "1",
-    "MALLOC_TRIM_THRESHOLD_": "65536",
 }
 """Environment of a worker: one thread each, because there is one worker process per core."""
 

@@ -17,7 +17,6 @@ THREAD_CAPS = {
     "MKL_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "1",
     "BLOSC_NTHREADS": "1",
-    "MALLOC_TRIM_THRESHOLD_": "65536",
 }
 
 
