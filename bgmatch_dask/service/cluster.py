@@ -54,12 +54,16 @@ def connect(config: ClusterConfig) -> Iterator[Client]:
         ``scheduler-unreachable``, ``scheduler-lost``, ``no-workers``, ``version-mismatch``,
         ``extra-missing`` or ``cluster-refused``.
     """
-    with _OPEN[config.kind](config) as client:
-        with asking(client, "the start"):
-            _await_workers(client)
-            check_versions(client)
-            client.register_plugin(WorkerSetup())
-        yield client
+    with ExitStack() as ending, _OPEN[config.kind](config) as client:
+        try:
+            with asking(client, "the start"):
+                _await_workers(client)
+                check_versions(client)
+                client.register_plugin(WorkerSetup())
+            yield client
+        finally:
+            # One more Ctrl-C would cancel the end of the cluster, for which the process then waits.
+            ending.enter_context(_deaf_to(signal.SIGINT, signal.SIGTERM))
 
 
 def connect_client(config: ClusterConfig, *, timeout: str = "10s") -> Client:
@@ -161,7 +165,10 @@ def load_extra(kind: str) -> Any:  # noqa: ANN401
 def _local(config: ClusterConfig) -> Iterator[Client]:
     caps = {"distributed.nanny.pre-spawn-environ": THREAD_CAPS}
     with dask.config.set(caps), ExitStack() as stack:
-        with _deaf_to_interrupts():
+        # A terminal sends Ctrl-C to all processes; workers would die with tracebacks before this
+        # one has written down what they finished. The thread that starts workers, now and whenever
+        # one is lost, hands its deafness on to them.
+        with _deaf_to(signal.SIGINT):
             cluster = stack.enter_context(
                 LocalCluster(
                     n_workers=config.workers,
@@ -311,19 +318,14 @@ def _scale(cluster: Any, config: ClusterConfig) -> None:  # noqa: ANN401
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let threads and processes that start here not hear Ctrl-C, which this process answers.
-
-    A terminal sends the signal to all processes; workers would die with tracebacks before this
-    one has written down what they finished. The thread that starts workers, now and whenever one
-    is lost, hands its deafness on to them. What comes in the meantime is heard afterwards.
-    """
+def _deaf_to(*signals: signal.Signals) -> Iterator[None]:
+    """Hear signals only afterwards; threads and processes that start here never hear them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     # It gives the thread that starts it its hearing back, and is started once.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(signals))
     try:
         yield
     finally:
