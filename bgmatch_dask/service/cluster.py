@@ -40,6 +40,8 @@ EXTRAS = {
 }
 """Kinds of clusters that need a package of their own: the module to import."""
 
+_CONNECT_SECONDS = 10.0
+"""How long a scheduler is called that does not answer, at the start and when it is lost."""
 _REPLACE_SECONDS = 2.0
 """How often workers that are gone are asked for again."""
 
@@ -66,7 +68,7 @@ def connect(config: ClusterConfig) -> Iterator[Client]:
             ending.enter_context(_deaf_to(signal.SIGINT, signal.SIGTERM))
 
 
-def connect_client(config: ClusterConfig, *, timeout: str = "10s") -> Client:
+def connect_client(config: ClusterConfig) -> Client:
     """Return a client of a scheduler that is already there; the caller closes it.
 
     Raises
@@ -79,7 +81,12 @@ def connect_client(config: ClusterConfig, *, timeout: str = "10s") -> Client:
         with warnings.catch_warnings():
             # Versions are compared, and refused with a table, by `check_versions`.
             warnings.simplefilter("ignore", VersionMismatchWarning)
-            return Client(address, timeout=timeout, security=security(config), set_as_default=False)
+            return Client(
+                address,
+                timeout=_CONNECT_SECONDS,
+                security=security(config),
+                set_as_default=False,
+            )
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             "scheduler-unreachable",

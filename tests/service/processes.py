@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
     """Wait for a condition; the limit is only there to end a test that hangs."""
@@ -19,6 +21,14 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 120)
     while not condition():
         assert time.monotonic() < end, f"waited for: {what}"
         time.sleep(0.1)
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Give up at once a scheduler that does not answer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bgmatch_dask.service.cluster._CONNECT_SECONDS", 0.3)
+        yield
 
 
 @dataclass

@@ -19,7 +19,7 @@ from bgmatch_dask.config import ClusterConfig
 from bgmatch_dask.errors import ClusterError
 from bgmatch_dask.service.cluster import EXTRAS, connect, slurm_cluster
 from bgmatch_dask.service.versions import find_mismatches
-from tests.service.processes import cluster_of_processes, wait_until
+from tests.service.processes import cluster_of_processes, impatient, wait_until
 
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
@@ -163,7 +163,8 @@ def _pause(_: int) -> None:
 
 
 def test_an_address_without_a_scheduler_says_so():
-    with pytest.raises(ClusterError) as dead, connect(ClusterConfig(scheduler="127.0.0.1:1")):
+    nobody = ClusterConfig(scheduler="127.0.0.1:1")
+    with impatient(), pytest.raises(ClusterError) as dead, connect(nobody):
         pass
     assert dead.value.code == "scheduler-unreachable"
     with pytest.raises(ClusterError) as unnamed, connect(ClusterConfig(kind="address")):

@@ -16,7 +16,8 @@ from distributed import Client
 from bgmatch_dask.config import load_config
 from bgmatch_dask.service.board.plugin import install_board
 from bgmatch_dask.service.doctor import examine
-from tests.service.processes import bgmatch, cluster_of_processes, end, wait_until
+from tests.ports import reserved_ports
+from tests.service.processes import bgmatch, cluster_of_processes, end, impatient, wait_until
 from tests.service.test_tls import certificates
 from tests.tiny_store import build_tiny_store
 
@@ -153,9 +154,8 @@ def test_a_store_of_another_schema(tmp_path):
 
 
 def test_a_dead_scheduler(scheduler, store):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        dead = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-    found = wrong(store=store, cluster={"scheduler": dead})
+    with reserved_ports(1) as (port,), impatient():
+        found = wrong(store=store, cluster={"scheduler": f"tcp://127.0.0.1:{port}"})
     assert list(found) == ["scheduler-unreachable"]
     assert "cluster.scheduler" in found["scheduler-unreachable"]
     assert "scheduler-unreachable" not in wrong(
@@ -170,7 +170,8 @@ def test_bad_certificates(store, tmp_path):
     with cluster_of_processes(tmp_path / "tls", 0, tls=options, protocol="tls") as cluster:
         missing = dict.fromkeys(right, str(tmp_path / "none.pem"))
         for files, code in ((missing, "tls-files"), (other, "scheduler-unreachable")):
-            found = wrong(store=store, cluster={"scheduler": cluster.address, **files})
+            with impatient():
+                found = wrong(store=store, cluster={"scheduler": cluster.address, **files})
             assert list(found) == [code]
             assert "tls_ca" in found[code]
         found = wrong(store=store, cluster={"scheduler": cluster.address})

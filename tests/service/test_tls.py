@@ -14,7 +14,7 @@ import yaml
 from bgmatch_dask.config import ClusterConfig
 from bgmatch_dask.errors import ClusterError
 from bgmatch_dask.service.cluster import connect
-from tests.service.processes import bgmatch, cluster_of_processes
+from tests.service.processes import bgmatch, cluster_of_processes, impatient
 
 pytest.importorskip("cryptography")
 SCRIPT = Path(__file__).parents[2] / "deploy/tls/make_certificates.py"
@@ -48,7 +48,7 @@ def test_a_client_without_certificates_or_with_others_is_refused(tls, tmp_path):
         ClusterConfig(scheduler=address),
         ClusterConfig(scheduler=address, **certificates(tmp_path)),
     ):
-        with pytest.raises(ClusterError) as refused, connect(config):
+        with impatient(), pytest.raises(ClusterError) as refused, connect(config):
             pass
         assert refused.value.code in {"scheduler-unreachable", "tls-missing"}
         assert "cluster.tls_ca" in refused.value.fix
