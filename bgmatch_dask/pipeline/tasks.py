@@ -48,7 +48,7 @@ __all__ = (
 )
 
 
-_HELD_PIXELS = 1 << 23
+_HELD_PIXELS = 3 << 22
 """Pixels of all warps that are held before they are added to a coadd."""
 
 
