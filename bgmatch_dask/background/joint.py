@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from bgmatch_dask.background.layout import (
 )
 from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.background.samples import gather
+from bgmatch_dask.background.sky_solvers import Spread
 from bgmatch_dask.background.sky_system import Strengths, build_system, each
 from bgmatch_dask.background.smoothing_strength import Tuned, tune
 from bgmatch_dask.background.solution import SolveConfig
@@ -89,24 +91,32 @@ class Joint:
 
     def variances(self) -> tuple[Array, ...]:
         """Return the variance of every unknown offset on the superpixels ``(sy, sx)``."""
-        system = self.tuned.solver.system
-        return tuple(system.each(self._variance, self.members.n_unknown))
+        system, n = self.tuned.solver.system, self.members.n_unknown
+        moving = [g for g in range(n, len(self.members.planes)) if not system.rigid[g]]
+        zero = dict(zip(moving, map(self._spread_of_gauge, moving), strict=True))
+        return tuple(system.each(lambda v: self._variance(v, zero), n))
 
-    def _variance(self, visit: int) -> Array:
-        plane, layout = self.members.planes[visit], self.layout
+    def _spread_of_gauge(self, gauge: int) -> Spread:
+        """Return how well the surface of a gauge is known on all superpixels."""
+        layout, solver = self.layout, self.tuned.solver
+        sy, sx = (a.ravel() for a in np.indices(layout.grid.shape))
+        # Beyond its nodes the surface of the gauge is constant.
+        w, pitch = layout.windows[gauge], layout.pitch
+        y = np.clip(sy, (w.y0 + 1 - GUARD) * pitch, (w.y0 + w.ny - 2 - GUARD) * pitch)
+        x = np.clip(sx, (w.x0 + 1 - GUARD) * pitch, (w.x0 + w.nx - 2 - GUARD) * pitch)
+        return solver.spread(gauge, solver.system.rows_at(gauge, y, x))
+
+    def _variance(self, visit: int, zero: Mapping[int, Spread]) -> Array:
+        plane = self.members.planes[visit]
         ys, xs = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
         rows, columns = np.arange(ys[0], ys[-1] + 1), np.arange(xs[0], xs[-1] + 1)
         sy, sx = (a.ravel() for a in np.meshgrid(rows, columns, indexing="ij"))
         solver, system = self.tuned.solver, self.tuned.solver.system
         found = solver.spread(visit, system.rows_at(visit, sy, sx))
         total, gauge = found.variance, int(self.members.gauge_of[visit])
-        if not system.rigid[gauge]:
-            # Beyond its nodes the surface of the gauge is constant.
-            w, pitch = layout.windows[gauge], layout.pitch
-            y = np.clip(sy, (w.y0 + 1 - GUARD) * pitch, (w.y0 + w.ny - 2 - GUARD) * pitch)
-            x = np.clip(sx, (w.x0 + 1 - GUARD) * pitch, (w.x0 + w.nx - 2 - GUARD) * pitch)
-            zero = solver.spread(gauge, system.rows_at(gauge, y, x))
-            total = total + zero.variance - 2.0 * solver.between(found, zero)
+        if gauge in zero:
+            other = zero[gauge][sy * plane.shape[1] + sx]
+            total = total + other.variance - 2.0 * solver.between(found, other)
         total = self.tuned.noise * np.maximum(total, 0.0)
         pads = [
             (int(line[0]), int(n - 1 - line[-1]))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from bgmatch_dask.background.layout import taps
 from bgmatch_dask.background.observations import Observations
@@ -24,7 +25,7 @@ from bgmatch_dask.background.robust import redescending_weights, robust_scale
 from bgmatch_dask.background.sky_solvers import SkySolver, factorise
 from bgmatch_dask.background.sky_system import SkySystem, Strengths
 from bgmatch_dask.background.solution import SolveConfig
-from bgmatch_dask.numerics.tap_kernels import TapRows, apply
+from bgmatch_dask.numerics.tap_kernels import as_matrix
 
 __all__ = ("MOST_MODES", "Tuned", "tune")
 
@@ -45,6 +46,7 @@ _NOISE_FREE = 1e-20
 _CORRECTIONS = 8
 _CORRECTED = 1e-13
 _SMALL = 1e-5
+_SMALL_DRAFT = 1e-2
 _STRONGER = 3.0
 _SETTLED = 0.2
 _LEAST_SCALE = 1.0
@@ -55,12 +57,15 @@ _FEWEST = 1e-3
 _TINY = 1e-300
 _MAX_STRONGER = 4
 
-MOST_MODES = 300
-"""Modes of a visit from which its strength is chosen, at most."""
+MOST_MODES = 200
+"""Modes of a visit before anything is known of its strength."""
+_MOST_DRAFT = 300
+_FEW = 2
+_GAIN = 0.99
 # Shares of a mode that the prior leaves, of the smallest that are kept.
-_SMALLEST_DRAFT = 1.0 / 30.0
+_SMALLEST_DRAFT = 0.1
 _SMALLEST = 1.0 / 100.0
-_MOST_WHOLE = 1500
+_MOST_WHOLE = 600
 _FEWEST_MODES = 64
 _EVEN = 8
 
@@ -71,7 +76,7 @@ class Data:
 
     observations: Observations
     """Observations whose ends all have a number."""
-    taps: TapRows
+    taps: sparse.csr_matrix
     """Operator from the nodes to them."""
     systematic: float
     """Variance of every sample beyond photon noise."""
@@ -142,39 +147,46 @@ def tune(
     chooses = config.smoothing is None or (config.slope_prior is None and not anchored.all())
     data = Data(
         observations,
-        taps(observations, system.layout),
+        as_matrix(taps(observations, system.layout), system.layout.n_nodes),
         0.0,
         np.ones(len(system.samples)),
         np.ones(len(observations)),
     )
     strengths = _first_strengths(anchored, config) if start is None else start
-    system = _draft(system, strengths, data) if chooses else _whole(system, strengths, data)
-    tuned = _solve(system, data, strengths, judged=not chooses)
+    if chooses:
+        system = _draft(system, strengths, data, MOST_MODES)
+    else:
+        system = _with_modes(system, strengths, data, _SMALLEST, system.layout.n_nodes)
+    tuned = _solve(system, data, strengths, judged=not chooses, rough=chooses)
     # What is absurd loses its say before strengths are taken from what is left.
     for _ in range(config.n_robust):
         if tuned.noise == 0.0:
             return tuned
         before, data = data, _reweighted(tuned, config)
-        tuned = _solve(system, data, strengths, tuned, judged=not chooses)
+        tuned = _solve(system, data, strengths, tuned, judged=not chooses, rough=chooses)
         if np.abs(data.trust - before.trust).max(initial=0.0) < _SETTLED:
             break
     if not chooses:
         return tuned
     tuned = _judged(tuned)
-    for _ in range(config.n_strength):
+    for count in range(config.n_strength):
         if tuned.noise == 0.0:
             return tuned
         data, strengths = _reweighted(tuned, config), _next_strengths(tuned, config)
-        tuned = _solve(_draft(system, strengths, data), data, strengths, tuned)
+        most = MOST_MODES if count < _FEW else _MOST_DRAFT
+        score = tuned.score
+        tuned = _solve(_draft(system, strengths, data, most), data, strengths, tuned, rough=True)
+        if count > _FEW and tuned.score > _GAIN * score:
+            break
     if config.smoothing is None:
         tuned = _smoothest(tuned)
     strengths = tuned.strengths
     return _solve(_whole(system, strengths, tuned.data), tuned.data, strengths, tuned)
 
 
-def _draft(system: SkySystem, strengths: Strengths, data: Data) -> SkySystem:
+def _draft(system: SkySystem, strengths: Strengths, data: Data, most: int) -> SkySystem:
     """Return the equations with as many modes as the choice of strengths needs."""
-    return _with_modes(system, strengths, data, _SMALLEST_DRAFT, MOST_MODES)
+    return _with_modes(system, strengths, data, _SMALLEST_DRAFT, most)
 
 
 def _whole(system: SkySystem, strengths: Strengths, data: Data) -> SkySystem:
@@ -211,7 +223,7 @@ def _smoothest(tuned: Tuned) -> Tuned:
         if np.array_equal(smoothing, tuned.strengths.smoothing):
             break
         strengths = replace(tuned.strengths, smoothing=smoothing)
-        other = _solve(tuned.solver.system, tuned.data, strengths, tuned)
+        other = _solve(tuned.solver.system, tuned.data, strengths, tuned, rough=True)
         if other.noise == 0.0 or other.score >= tuned.score:
             break
         tuned = other
@@ -243,6 +255,7 @@ def _solve(
     start: Tuned | None = None,
     *,
     judged: bool = True,
+    rough: bool = False,
 ) -> Tuned:
     weights = _base(system, data) * data.trust
     solver = factorise(system, weights, strengths)
@@ -251,18 +264,18 @@ def _solve(
         theta = system.moved(start.theta, start.solver.system)
 
     def needs(theta: Array) -> Array:
-        rest = value - apply(data.taps, system.on_nodes(theta))
+        rest = value - data.taps @ system.on_nodes(theta)
         return system.samples.needed(rest, data.pair_trust)
 
     # Samples have one mean box each; what pairs see in their own boxes is corrected for.
     scale = float(np.abs(value).max(initial=0.0))
-    needed = needs(theta)
+    needed, small = needs(theta), _SMALL_DRAFT if rough else _SMALL
     for _ in range(_CORRECTIONS):
         change = solver.step(needed, theta)
         theta = theta + change
         needed = needs(theta)
         typical = float(np.abs(needed).mean()) if len(needed) else 0.0
-        if np.abs(change).max(initial=0.0) <= max(_CORRECTED * scale, _SMALL * typical):
+        if np.abs(change).max(initial=0.0) <= max(_CORRECTED * scale, small * typical):
             break
     return _judged(Tuned(data, solver, theta, needed, 0.0, (), 0.0), traced=judged)
 
@@ -304,7 +317,7 @@ def _reweighted(tuned: Tuned, config: SolveConfig) -> Data:
     z = left / sigma
     # A fit that follows the data leaves less than noise, which makes nothing an outlier.
     trust = redescending_weights(z / max(robust_scale(z), _LEAST_SCALE), config.huber)
-    rest = observations.value - apply(data.taps, system.on_nodes(tuned.theta))
+    rest = observations.value - data.taps @ system.on_nodes(tuned.theta)
     needed = samples.needed(rest, data.pair_trust)
     apart = rest - (needed[samples.at_visit] - needed[samples.at_hub])
     spread = np.sqrt(tuned.noise / observations.unit * (observations.photon + 2 * data.systematic))

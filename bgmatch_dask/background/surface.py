@@ -16,7 +16,6 @@ from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.background.wide import Wide, cell_factor, fit_wide
 from bgmatch_dask.geometry import SuperpixelGrid
-from bgmatch_dask.numerics.tap_kernels import apply
 
 __all__ = ("SurfaceFit", "fit_surfaces")
 
@@ -105,7 +104,7 @@ def fit_surfaces(
         n,
     )
     pitch = config.node_pitch if config.node_pitch is not None else 1
-    factor = cell_factor(members, grid, config.work_limit) if pitch == 1 else 1
+    factor = cell_factor(members, grid, config) if pitch == 1 else 1
     if factor > 1:
         wide = fit_wide(data, members, grid, config, factor)
         return _wide_result(wide, observations, levels, constant)
@@ -126,7 +125,7 @@ def _result(joint: Joint, observations: Observations, levels: Array, constant: A
         nodes=tuple(level + own for level, own in zip(levels, joint.nodes(), strict=True)),
         variance=joint.variances(),
         observations=weighed,
-        prediction=constant + apply(tuned.data.taps, tuned.solver.system.on_nodes(tuned.theta)),
+        prediction=constant + tuned.data.taps @ tuned.solver.system.on_nodes(tuned.theta),
         robust=robust,
         noise=tuned.noise * weighed.unit / observations.unit,
         smoothing=strengths.smoothing[:n],

@@ -72,25 +72,29 @@ class Wide:
     """Visits with details of their own."""
 
 
-def work(planes: Sequence[NDArray[np.bool_]], grid: SuperpixelGrid, factor: int) -> float:
-    """Return about how many operations a joint solution on cells takes."""
+def work(
+    planes: Sequence[NDArray[np.bool_]], grid: SuperpixelGrid, factor: int, most: int = MOST_MODES
+) -> float:
+    """Return about how many operations a joint solution on cells takes, with so many modes."""
     cells = [coarse_plane(plane, factor) for plane in planes]
     sites = float(np.logical_or.reduce(cells).sum())
     nodes = np.array([w.size for w in lay_out(cells, coarse_grid(grid, factor), 1).windows])
     own = np.array([plane.sum() for plane in cells], np.float64)
-    return min(work_of(np.minimum(nodes, MOST_MODES).astype(np.float64), own, sites))
+    return min(work_of(np.minimum(nodes, most).astype(np.float64), own, sites))
 
 
-def cell_factor(members: Members, grid: SuperpixelGrid, limit: float) -> int:
+def cell_factor(members: Members, grid: SuperpixelGrid, config: SolveConfig) -> int:
     """Return the size of the finest cells [superpixels] whose joint solution is affordable."""
     best, least = 1, np.inf
+    # What is given may be weak, and then needs all modes.
+    most = MOST_MODES if config.smoothing is None else grid.shape[0] * grid.shape[1]
     factor = 1
     while factor <= _LARGEST_FACTOR:
-        now = work(members.planes, grid, factor)
+        now = work(members.planes, grid, factor, most)
         # Visits of a few superpixels do not get cheaper: their guard nodes stay.
         if now < least:
             best, least = factor, now
-        if now <= limit:
+        if now <= config.work_limit:
             break
         factor += 1 + factor // 4
     return best
