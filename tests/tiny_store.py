@@ -12,9 +12,9 @@ from bgmatch_dask.background.solution import Flag, Offset
 from bgmatch_dask.coadd.layout import COADD_PLANES
 from bgmatch_dask.geometry import PatchGrid, TractGeometry
 from bgmatch_dask.maskplanes import NO_DATA
+from bgmatch_dask.pipeline.coadd_unit import CoaddTask, coadd_patch
 from bgmatch_dask.pipeline.diagnostics import COLUMNS, save_diagnostics
 from bgmatch_dask.pipeline.results import save_solution, save_summary, save_visit_sums
-from bgmatch_dask.pipeline.tasks import CoaddTask, coadd_patch
 from bgmatch_dask.store import Location, TractSpec, TractStore, create_tract
 from bgmatch_dask.store.commit import commit_run
 from bgmatch_dask.store.layout import create_patch_array

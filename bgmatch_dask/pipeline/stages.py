@@ -22,6 +22,7 @@ from bgmatch_dask.errors import InputError, Rejected
 from bgmatch_dask.geometry import SuperpixelWindow
 from bgmatch_dask.maskplanes import bits_of
 from bgmatch_dask.pipeline.basis import settings_of, unit_basis
+from bgmatch_dask.pipeline.coadd_unit import CoaddTask, coadd_patch
 from bgmatch_dask.pipeline.context import RunContext
 from bgmatch_dask.pipeline.difference import difference_patch, read_differences
 from bgmatch_dask.pipeline.difference_units import (
@@ -36,9 +37,7 @@ from bgmatch_dask.pipeline.plan import stage_digest
 from bgmatch_dask.pipeline.reference_choice import choose
 from bgmatch_dask.pipeline.results import Method, save_solution, save_visit_sums
 from bgmatch_dask.pipeline.tasks import (
-    CoaddTask,
     MatchTask,
-    coadd_patch,
     ingest_unit,
     match_unit,
 )
