@@ -114,13 +114,12 @@ def _one(key: str, value: float, unit: str, better: str, *, relative: bool = Fal
     return spread(key, [value], unit, better, relative=relative)
 
 
-def _tract(size: Size, visits: int, side: int, patch: int | None = None) -> SimulationConfig:
-    inner = patch or size.scaling_patch
+def _tract(size: Size, visits: int, side: int) -> SimulationConfig:
     return SimulationConfig(
         visits=visits,
         patches=(side, side),
-        patch_size=inner,
-        border=inner // 20,
+        patch_size=size.scaling_patch,
+        border=size.scaling_patch // 20,
         compressed=True,
     )
 
@@ -130,7 +129,7 @@ def _tracts(
 ) -> tuple[SimulationConfig, dict[int, SimulationConfig], dict[int, SimulationConfig]]:
     """Return the tract for one and two workers, those by patches, and those by visits."""
     return (
-        _tract(size, size.stage_visits, 2, size.stage_patch // 2),
+        size.stage_tract,
         {n: _tract(size, 4, n) for n in size.many_patches},
         {n: _tract(size, n, 2) for n in size.many_visits},
     )

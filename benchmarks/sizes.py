@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from bgmatch_dask.warps.simulation import SimulationConfig
+
 __all__ = ("SIZES", "Size")
 
 
@@ -44,6 +46,18 @@ class Size:
     """Units that do nothing, to time the scheduler."""
     peer_timeout: float
     """Longest wall time of one peer [s]."""
+
+    @property
+    def stage_tract(self) -> SimulationConfig:
+        """The tract of the part `stages`, and of one worker against two."""
+        return SimulationConfig(
+            visits=self.stage_visits,
+            patches=self.stage_patches,
+            patch_size=self.stage_patch,
+            border=self.stage_patch // 40,
+            compressed=True,
+        )
+
     part_seconds: Mapping[str, float]
     """What each part takes on two ordinary processors, for the time left [s]."""
 

@@ -23,7 +23,6 @@ from bgmatch_dask.pipeline.plan import make_plan
 from bgmatch_dask.pipeline.results import load_offset
 from bgmatch_dask.store import open_store
 from bgmatch_dask.warps.lsst import read_lsst_warp
-from bgmatch_dask.warps.simulation import SimulationConfig
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -42,16 +41,9 @@ _TEXT = (
 
 def run(size: Size, work: Path, progress: Progress) -> PartResult:
     """Measure the whole job, each stage, each kernel, and their floors."""
-    config = SimulationConfig(
-        visits=size.stage_visits,
-        patches=size.stage_patches,
-        patch_size=size.stage_patch,
-        border=size.stage_patch // 40,
-        compressed=True,
-    )
     progress.expect(4 + size.repeats)
     progress.step("simulating warps")
-    tract = simulated(work, config)
+    tract = simulated(work, size.stage_tract)
     files = sorted(str(path) for path in (tract / "warps").glob("*.fits"))
     jobs = []
     with cluster(_WORKERS) as client:
