@@ -79,6 +79,8 @@ class JobMeasure:
     """Memory of a worker before the job [MB]."""
     driver_cpu: float = 0.0
     """Processor time of the driver with its scheduler [s]."""
+    driver_peak: float = 0.0
+    """Peak memory of the driver with its scheduler, and all that the benchmark holds [MB]."""
 
     @property
     def cpu(self) -> float:
@@ -192,6 +194,7 @@ class _Meter:
 def run_job(client: Client, config: RunConfig) -> JobMeasure:
     """Plan and run a job on workers that are up, and meter it."""
     meter = _Meter(client)
+    reset_peak()
     baseline = max(found["peak"] for found in client.run(usage).values())
     start, cpu = time.perf_counter(), time.process_time()
     plan = make_plan(config)
@@ -199,5 +202,14 @@ def run_job(client: Client, config: RunConfig) -> JobMeasure:
     wall = time.perf_counter() - start - meter.overhead
     height, width = plan.spec.geometry.patches.plane_shape
     pixels = float(len(plan.ingest) * height * width)
-    cpu = time.process_time() - cpu
-    return JobMeasure(plan.location, config, wall, summary, pixels, meter.stages, baseline, cpu)
+    return JobMeasure(
+        plan.location,
+        config,
+        wall,
+        summary,
+        pixels,
+        meter.stages,
+        baseline,
+        time.process_time() - cpu,
+        peak_mb(),
+    )

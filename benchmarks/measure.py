@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,12 +75,22 @@ class ProcessResult:
     """What its function returned; None when it failed."""
     error: str
     """Why it failed; empty when it did not."""
-    wall: float
-    """Wall time of the function, without the start of the process and its imports [s]."""
-    cpu: float
-    """Processor time, children included [s]."""
-    peak: float
+    walls: tuple[float, ...] = ()
+    """Wall time of each call that counts, without the start of the process and its imports [s]."""
+    cpus: tuple[float, ...] = ()
+    """Processor time of each, that of programs it started included [s]."""
+    peak: float = 0.0
     """Peak resident memory of the largest process [MB]."""
+
+    @property
+    def wall(self) -> float:
+        """Median wall time [s]."""
+        return statistics.median(self.walls)
+
+    @property
+    def cpu(self) -> float:
+        """Median processor time [s]."""
+        return statistics.median(self.cpus)
 
 
 def worker_environment() -> dict[str, str]:
@@ -89,17 +100,38 @@ def worker_environment() -> dict[str, str]:
     return os.environ | caps | {"PYTHONPATH": path, "MPLBACKEND": "Agg"}
 
 
-def in_process(target: str, arguments: Mapping[str, Any], timeout: float = 900) -> ProcessResult:
+def in_process(
+    target: str,
+    arguments: Mapping[str, Any],
+    timeout: float = 900,
+    *,
+    imports: Sequence[str] = (),
+    calls: int = 1,
+    long: float = 0.0,
+) -> ProcessResult:
     """Call ``module:function`` with JSON arguments in a fresh process, and meter it.
 
-    The function returns JSON. It may return a dict with ``seconds`` to say itself how long the
-    part took that counts.
+    Parameters
+    ----------
+    target
+        The function; it returns JSON.
+    arguments
+        Its arguments.
+    timeout
+        Longest life of the process [s].
+    imports
+        Modules that are imported before the clock starts.
+    calls
+        Number of calls; the first of several does not count.
+    long
+        A call of more seconds is the last one, and counts if it is the only one.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         out = Path(folder) / "out.json"
-        job = json.dumps({"target": target, "arguments": dict(arguments), "out": str(out)})
+        order: dict[str, Any] = {"target": target, "arguments": dict(arguments), "out": str(out)}
+        order |= {"imports": list(imports), "calls": calls, "long": long}
         process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "benchmarks.child", job],
+            [sys.executable, "-W", "ignore", "-m", "benchmarks.child", json.dumps(order)],
             env=worker_environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -112,13 +144,14 @@ def in_process(target: str, arguments: Mapping[str, Any], timeout: float = 900) 
                 _, errors = process.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
                 _end(process)
-                return ProcessResult(None, f"longer than {timeout:g} s", timeout, 0.0, 0.0)
+                return ProcessResult(None, f"longer than {timeout:g} s")
         if not out.exists():
             lines = [line for line in errors.strip().splitlines() if line.strip()]
-            return ProcessResult(None, lines[-1] if lines else "it died", 0.0, 0.0, 0.0)
+            return ProcessResult(None, lines[-1] if lines else "it died")
         found = json.loads(out.read_text(encoding="utf-8"))
-    peak = max(found["peak"], descendants.peak)
-    return ProcessResult(found["value"], found["error"], found["wall"], found["cpu"], peak)
+    costs = found["costs"][1:] or found["costs"]
+    walls, cpus, peaks = zip(*costs, strict=True) if costs else ((), (), (0.0,))
+    return ProcessResult(found["value"], found["error"], walls, cpus, max(*peaks, descendants.peak))
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -28,6 +28,12 @@ class Size:
     """Inner size of the 3 × 3 patches that peers work on [px]."""
     peer_visits: int
     """Visits that peers work on."""
+    peer_repeats: int
+    """Calls of a program that count."""
+    peer_long: float
+    """A program that takes longer than this is called once [s]."""
+    wiimatch_steps: tuple[int, int]
+    """Rows and columns of which one is given to wiimatch, by degree."""
     many_visits: tuple[int, ...]
     """Numbers of visits over which memory and cost are compared."""
     many_patches: tuple[int, ...]
@@ -70,6 +76,9 @@ _TINY = Size(
     stage_visits=3,
     peer_patch=100,
     peer_visits=4,
+    peer_repeats=1,
+    peer_long=2,
+    wiimatch_steps=(2, 4),
     many_visits=(3, 4),
     many_patches=(2, 3),
     scaling_patch=96,
@@ -105,6 +114,8 @@ _FULL = replace(
     stage_patches=(2, 2),
     peer_patch=1000,
     peer_visits=8,
+    peer_repeats=3,
+    peer_long=20,
     many_visits=(10, 100),
     many_patches=(3, 9),
     scaling_patch=400,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import statistics
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +18,8 @@ from bgmatch_dask.store import open_store
 __all__ = ("run_ours",)
 
 
-def run_ours(
-    tract: Path, scene: Scene, work: Path, out: Path, repeats: int
-) -> tuple[list[float], float, JobMeasure]:
-    """Run the job on two workers that are up, and write its corrections.
-
-    Returns
-    -------
-    seconds : list of float
-        Wall time of each repeat.
-    peak : float
-        Peak memory of a worker [MB].
-    last : JobMeasure
-        The last job.
-    """
+def run_ours(tract: Path, scene: Scene, work: Path, out: Path, repeats: int) -> list[JobMeasure]:
+    """Run the job on two workers that are up, write its corrections, and return each job."""
     jobs = []
     with cluster(2) as client:
         warm_up(client, work)
@@ -40,9 +27,8 @@ def run_ours(
             store = work / f"peers-{index}.zarr"
             shutil.rmtree(store, ignore_errors=True)
             jobs.append(run_job(client, job_config(tract, store)))
-    last = jobs[-1]
-    save_corrections(str(out), _corrections(scene, last))
-    return [job.seconds for job in jobs], statistics.median(j.peak for j in jobs), last
+    save_corrections(str(out), _corrections(scene, jobs[-1]))
+    return jobs
 
 
 def _corrections(scene: Scene, job: JobMeasure) -> dict[str, NDArray[np.float32]]:

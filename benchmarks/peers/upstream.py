@@ -97,4 +97,4 @@ def _surface(values: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.
         return np.full(shape, np.nanmedian(values), np.float32)
     filled = np.where(np.isfinite(values), values, np.nanmedian(values))
     background = background_from_values(Box(0, 0, shape[1], shape[0]), filled)
-    return np.asarray(background.render(), np.float32)
+    return np.asarray(background.render().image, np.float32)
