@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import shutil
 import statistics
@@ -13,14 +14,15 @@ from typing import Any
 from benchmarks.job import simulated
 from benchmarks.measure import in_process
 from benchmarks.peers.ours import run_ours
-from benchmarks.peers.scene import Scene, make_scene
+from benchmarks.peers.scene import Scene
+from benchmarks.peers.scene_making import make_scene
 from benchmarks.peers.score import Score, score
 from benchmarks.progress import Progress
 from benchmarks.results import Cell, Check, Figure, PartResult, Plot, Table, spread
 from benchmarks.sizes import Size
 from bgmatch_dask.warps.simulation import SimulationConfig
 
-__all__ = ("run",)
+__all__ = ("run_peers",)
 
 _TEXT = (
     "One simulated tract with a known truth: visits whose skies differ in level, slope and "
@@ -60,7 +62,7 @@ class Peer:
     """Whether it models more than a constant per visit."""
 
 
-def _peers(size: Size) -> tuple[Peer, ...]:
+def _peers(size: Size, tract: Path) -> tuple[Peer, ...]:
     absolute, difference = (("absolute", True),), (("absolute", False),)
     sep, photutils = ("meshes:run_sep", "sep"), ("meshes:run_photutils", "photutils.background")
     wiimatch = ("constants:run_wiimatch", "wiimatch.match")
@@ -116,7 +118,7 @@ def _peers(size: Size) -> tuple[Peer, ...]:
             "model of the upstream task",
             "match, mean",
             "upstream:run_upstream",
-            options=(("patch", size.peer_patch),),
+            options=(("tract", str(tract)),),
         ),
     )
 
@@ -136,7 +138,7 @@ class _Entry:
         return statistics.median(self.walls)
 
 
-def run(size: Size, work: Path, progress: Progress) -> PartResult:
+def run_peers(size: Size, work: Path, progress: Progress) -> PartResult:
     """Run all programs that are installed."""
     config = SimulationConfig(
         visits=size.peer_visits,
@@ -145,10 +147,10 @@ def run(size: Size, work: Path, progress: Progress) -> PartResult:
         border=size.peer_patch // 20,
         pointings="broad",
     )
-    peers = _peers(size)
-    progress.expect(2 + len(peers))
     progress.step("simulating warps")
     tract = simulated(work, config)
+    peers = _peers(size, tract)
+    progress.expect(2 + len(peers))
     scene = make_scene(tract, work / f"scene-{tract.name}")
     progress.step("bgmatch")
     jobs = run_ours(tract, scene, work, work / "ours.npz", size.repeats)
@@ -210,7 +212,13 @@ def _run_peer(peer: Peer, scene: Scene, work: Path, size: Size) -> _Entry | str:
 
 
 def _call(target: str, arguments: dict[str, str]) -> str:
-    return in_process(f"benchmarks.peers.{target}", arguments).error
+    """Call a function here that is not timed; return why it failed."""
+    module, _, name = target.partition(":")
+    try:
+        getattr(importlib.import_module(f"benchmarks.peers.{module}"), name)(**arguments)
+    except Exception as error:  # noqa: BLE001  A peer may fail in any way; it is reported.
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def _our_figures(ours: _Entry, peak: float) -> list[Figure]:
