@@ -48,6 +48,8 @@ from bgmatch_dask.warps.sources import Found
 INNER, BORDER = 200, 20
 HEADERS = 512
 """Headers that are read to measure what one takes."""
+_FORGET_SECONDS = 30.0
+"""How long to wait until the scheduler has forgotten what is done [s]."""
 
 
 def measure(visits: int, side: int, workers: int = 2) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def carry_out(plan: TractPlan, client: Client) -> dict[str, Any]:
         with run.told():
             receipts = run.run_units("ingest", nothing, plan.ingest)
         seconds, after = time.perf_counter() - start, meter.processor_seconds()
-    held: Any = client.run_on_scheduler(_tasks_held)  # type: ignore[no-untyped-call]
+    held = _tasks_held(client)
     each = {f"processor milliseconds per unit, {n}": after[n] - busy[n] for n in after}
     return {
         "units": len(receipts),
@@ -202,7 +204,17 @@ class _Visitor:
         }
 
 
-def _tasks_held(dask_scheduler: Any = None) -> int:  # noqa: ANN401
+def _tasks_held(client: Client) -> int:
+    """Return how many tasks the scheduler holds once it has heard what it may forget."""
+    held = 1
+    end = time.monotonic() + _FORGET_SECONDS
+    while held and time.monotonic() < end:
+        time.sleep(0.05)
+        held = int(client.run_on_scheduler(_n_tasks))  # type: ignore[no-untyped-call]
+    return held
+
+
+def _n_tasks(dask_scheduler: Any = None) -> int:  # noqa: ANN401
     return len(dask_scheduler.tasks)
 
 
