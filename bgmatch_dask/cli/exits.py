@@ -33,6 +33,14 @@ class _EndedError(KeyboardInterrupt):
     """The system asked the process to end; it stops as at Ctrl-C."""
 
 
+class _InterruptedError(KeyboardInterrupt):
+    """Ctrl-C.
+
+    Once the built-in exception itself has passed through code that was compiled from text, such
+    as the methods of a dataclass, Python ends by the signal whatever the exit code.
+    """
+
+
 @contextmanager
 def reported() -> Iterator[None]:
     """Turn errors on purpose into one plain line and an exit code."""
@@ -56,17 +64,21 @@ def reported() -> Iterator[None]:
 def _ends_like_ctrl_c() -> Iterator[None]:
     """Let a process that is asked to end write down what is done, as Ctrl-C does."""
 
-    def end(*_: object) -> None:
-        raise _EndedError
+    def end(number: int, _: object) -> None:
+        raise _EndedError if number == signal.SIGTERM else _InterruptedError
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, end)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, end)}
+    # What runs in the background of a script does not hear Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -20,6 +21,7 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 from bgmatch_dask.config import ClusterConfig
 from bgmatch_dask.errors import ClusterError
 from bgmatch_dask.pipeline.engine import asking
+from bgmatch_dask.service.batch_queue import watch_queue
 from bgmatch_dask.service.versions import address_of, check_versions
 from bgmatch_dask.service.worker_setup import THREAD_CAPS, WorkerSetup
 
@@ -175,7 +177,7 @@ def _local(config: ClusterConfig) -> Iterator[Client]:
         # A terminal sends Ctrl-C to all processes; workers would die with tracebacks before this
         # one has written down what they finished. The thread that starts workers, now and whenever
         # one is lost, hands its deafness on to them.
-        with _deaf_to(signal.SIGINT):
+        with _deaf_to(signal.SIGINT), _put_off(signal.SIGTERM):
             cluster = stack.enter_context(
                 LocalCluster(
                     n_workers=config.workers,
@@ -226,7 +228,7 @@ def _slurm(config: ClusterConfig) -> Iterator[Client]:
         _scale(cluster, config)
         # As many jobs as are wanted at this moment, whether they run, wait or are gone.
         again = _replaced(cluster, lambda: cluster.scale(jobs=len(cluster.worker_spec)))
-        with Client(cluster) as client, again:
+        with Client(cluster) as client, watch_queue(cluster), again:
             yield client
 
 
@@ -337,6 +339,25 @@ def _deaf_to(*signals: signal.Signals) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _put_off(number: signal.Signals) -> Iterator[None]:
+    """Handle a signal only afterwards; processes that start here hear it at once.
+
+    What begins and ends a cluster does not stand being broken off by what a handler raises.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = signal.signal(number, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+        if heard:
+            signal.raise_signal(number)
 
 
 def _await_workers(client: Client) -> None:

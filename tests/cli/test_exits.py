@@ -41,8 +41,8 @@ app()
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-@pytest.mark.parametrize("place", ["destructor", "collector"])
-def test_a_signal_where_nothing_can_be_raised_is_not_lost(name, code, place):
+@pytest.mark.parametrize("place", ["destructor", "collector", "text"])
+def test_a_signal_at_an_awkward_place_ends_the_command_as_any_other(name, code, place, tmp_path):
     program = f"""
 import gc, os, signal
 import typer
@@ -64,15 +64,24 @@ def main():
     with reported():
         if {place!r} == "destructor":
             Thing()
-        else:
+        elif {place!r} == "collector":
             gc.callbacks.append(kill)
             gc.collect()
+        else:
+            exec("kill()")
         signal.pause()
 
 app()
 """
+    # As `python -m bgmatch_dask`: only there Python looks once more at what has happened.
+    (tmp_path / "program.py").write_text(program)
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "program"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == code, done.stderr
     assert "run the same command again" in done.stderr

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,13 +82,19 @@ def test_a_slurm_job_starts_single_threaded_workers():
     assert "--nthreads 1" in script
 
 
-def runner_of_jobs():
-    """Return the library's cluster class whose jobs are scripts that run on this machine."""
+def runner_of_jobs(cancelled=0):
+    """Return the library's cluster class whose jobs are scripts that run on this machine.
+
+    The first ones are cancelled while they wait: what is submitted never starts.
+    """
     local = pytest.importorskip("dask_jobqueue.local")
     started = {}
+    waiting = iter(range(cancelled))
 
     class Job(local.LocalJob):
         async def _submit_job(self, script_filename):
+            if (number := next(waiting, None)) is not None:
+                return f"9999999{number}"  # larger than any process's
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             # The file is gone as soon as this returns.
             words = ["bash", "-c", Path(script_filename).read_text()]
@@ -98,7 +104,9 @@ def runner_of_jobs():
 
         @classmethod
         async def _close_job(cls, job_id, cancel_command):
-            job = started.pop(job_id)
+            job = started.pop(job_id, None)
+            if job is None:
+                return
             with suppress(ProcessLookupError):
                 os.killpg(job.pid, signal.SIGKILL)
             job.wait()
@@ -109,19 +117,35 @@ def runner_of_jobs():
     return Cluster
 
 
-def test_a_batch_job_that_was_ended_is_asked_for_again(monkeypatch):
-    runner = SimpleNamespace(SLURMCluster=runner_of_jobs())
+@contextmanager
+def batch_cluster(monkeypatch, cancelled=0):
+    runner = SimpleNamespace(SLURMCluster=runner_of_jobs(cancelled))
     monkeypatch.setattr("bgmatch_dask.service.cluster.load_extra", lambda kind: runner)
     monkeypatch.setattr("bgmatch_dask.service.cluster._REPLACE_SECONDS", 0.2)
     quick = {"distributed.deploy.lost-worker-timeout": "100ms"}
     options = {"scheduler_options": OFFLINE["scheduler_options"]}
     config = ClusterConfig(kind="slurm", workers=1, memory_limit="1GB", options=options)
     with dask.config.set(quick), connect(config) as client:
+        yield client
+
+
+def test_a_batch_job_that_was_ended_is_asked_for_again(monkeypatch):
+    with batch_cluster(monkeypatch) as client:
         wait_until(lambda: len(client.nthreads()) == 1, "a worker")
         client.submit(_pause, 0).result()
         first = client.run(os.getpid)
         os.kill(next(iter(first.values())), signal.SIGKILL)
         wait_until(lambda: client.nthreads().keys() - first.keys(), "another worker")
+
+
+def test_a_batch_job_that_was_cancelled_while_it_waited_is_asked_for_again(tmp_path, monkeypatch):
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\nexec ls /proc\n")  # jobs here are processes
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("bgmatch_dask.service.batch_queue._LOOK_SECONDS", 0.1)
+    with batch_cluster(monkeypatch, cancelled=2) as client:
+        assert len(client.nthreads()) == 1
 
 
 OFFLINE = {
