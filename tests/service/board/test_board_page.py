@@ -120,7 +120,8 @@ def test_every_route_answers_and_lets_nothing_else_run(watched_run):
         )
         assert headers["X-Content-Type-Options"] == "nosniff"
     assert json.loads(get(link, "health")[0])["status"] == "ok"
-    with urllib.request.urlopen(f"{link.split('?')[0]}picture?name=mosaic-after") as answer:
+    page, _, board = link.partition("?")
+    with urllib.request.urlopen(f"{page}picture?name=mosaic-after&{board}") as answer:
         assert answer.read()[:4] == b"\x89PNG"
     for path in ("board.json?board=none", "picture?name=none", "fragment.html?board=%3Cb%3E"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
@@ -129,7 +130,7 @@ def test_every_route_answers_and_lets_nothing_else_run(watched_run):
 
 def test_the_drawn_board_escapes_what_comes_from_inputs(watched_run):
     _, _, link = watched_run
-    page = Elements(get(link, "fragment.html")[0])
+    page = Elements(get(link, f"fragment.html?{link.partition('?')[2]}")[0])
     assert not [tag for tag, _ in page.tags if tag in {"img", "script"}]
     assert any("<img src=x onerror=alert(1)>.fits" in text for text in page.text)
 
