@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +66,10 @@ __all__ = (
 
 Pair = tuple[Visit, Visit]
 Coverage = Mapping[Visit, NDArray[np.bool_]]
+
+
+_READERS = 8
+"""Objects that the driver reads at the same time: from a server each takes a round trip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,33 +183,30 @@ def reference(
 ) -> tuple[ReferenceChoice, dict[Visit, SuperpixelSums]]:
     """Merge the sums of each visit over the tract and choose the reference from them."""
     with run.stage("reference"), run.record("reference"):
-        sums: dict[Visit, SuperpixelSums] = {
-            visit: _tract_sums(run, ingested, visit) for visit in _visits(run, ingested)
-        }
+        sums = _tract_sums(run, ingested)
         save_visit_sums(run.store, sums)
         known = read_visits(run.plan.location)
         choice = choose(run.plan.config, sums, run.plan.spec.grid, run.plan.spec.unit, known)
     return choice, sums
 
 
-def _visits(run: RunContext, ingested: Ingested) -> tuple[str, ...]:
-    """Return the visits with usable warps, in the order of the visit axis."""
-    present = {visit for visit, _ in ingested.usable}
-    return tuple(visit for visit in run.plan.spec.visits if visit in present)
-
-
-def _tract_sums(run: RunContext, ingested: Ingested, visit: str) -> SuperpixelSums:
+def _tract_sums(run: RunContext, ingested: Ingested) -> dict[Visit, SuperpixelSums]:
+    """Return the sums of each visit with usable warps, in the order of the visit axis."""
     spec, store = run.plan.spec, run.store
-    index = spec.visit_index(visit)
-    patches = sorted(patch for v, patch in ingested.usable if v == visit)
-    parts = (
-        (
-            spec.grid.window(spec.geometry.patches.inner_box(patch)),
-            from_array(store.read_unit_sums(index, patch)),
-        )
-        for patch in patches
-    )
-    return merge(parts, spec.grid)
+    patches: dict[str, list[int]] = {}
+    for visit, patch in sorted(ingested.usable):
+        patches.setdefault(visit, []).append(patch)
+    windows = {
+        p: spec.grid.window(spec.geometry.patches.inner_box(p))
+        for p in range(spec.geometry.patches.n_patches)
+    }
+    sums: dict[Visit, SuperpixelSums] = {}
+    with ThreadPoolExecutor(_READERS) as pool:
+        for visit in filter(patches.__contains__, spec.visits):
+            read = partial(store.read_unit_sums, spec.visit_index(visit))
+            found = zip(patches[visit], pool.map(read, patches[visit]), strict=True)
+            sums[visit] = merge(((windows[p], from_array(part)) for p, part in found), spec.grid)
+    return sums
 
 
 def difference(
@@ -230,15 +233,17 @@ def _merge_differences(run: RunContext, batches: Sequence[Batch]) -> dict[Pair, 
     spec = run.plan.spec
     parts: dict[Pair, list[tuple[int, SuperpixelSums]]] = {}
     windows: dict[int, SuperpixelWindow] = {}
-    for batch in batches:
-        patch = batch.task.patch
-        windows[patch] = spec.grid.window(spec.geometry.patches.inner_box(patch))
-        for pair, sums in read_differences(run.store, batch.task).items():
-            if pair in batch.pairs and np.any(sums.count > 0):
-                parts.setdefault(pair, []).append((patch, sums))
+    with ThreadPoolExecutor(_READERS) as pool:
+        measured = pool.map(lambda batch: read_differences(run.store, batch.task), batches)
+        for batch, found in zip(batches, measured, strict=True):
+            patch = batch.task.patch
+            windows[patch] = spec.grid.window(spec.geometry.patches.inner_box(patch))
+            for pair, sums in found.items():
+                if pair in batch.pairs and np.any(sums.count > 0):
+                    parts.setdefault(pair, []).append((patch, sums))
     return {
-        pair: merge(((windows[patch], sums) for patch, sums in found), spec.grid)
-        for pair, found in sorted(parts.items(), key=lambda item: str(item[0]))
+        pair: merge(((windows[patch], sums) for patch, sums in own), spec.grid)
+        for pair, own in sorted(parts.items(), key=lambda item: str(item[0]))
     }
 
 
