@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from bgmatch_dask.cli.main import app
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
@@ -95,16 +98,12 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def bgmatch(*words: str, state: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with a folder for what it remembers of its jobs."""
-    return subprocess.run(
-        [sys.executable, "-m", "bgmatch_dask", *words],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-        env={**os.environ, "BGMATCH_STATE": str(state), **environment},
-    )
+def bgmatch(*words: str, state: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command, here, with a folder for what it remembers of its jobs."""
+    done = CliRunner().invoke(app, words, env={"BGMATCH_STATE": str(state)})
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
 
 
 def _address(file: Path) -> str | None:
