@@ -151,7 +151,7 @@ def _print(record: dict[str, Any], out: Path) -> None:
 
 
 def _verdict(check: dict[str, Any]) -> str:
-    known = Check(check["claim"], check["value"], check["limit"], check["at_most"], check["unit"])
-    word = "met    " if known.met else "NOT MET"
+    known = Check(**{name: check[name] for name in Check.__dataclass_fields__})
+    word = ("met    " if known.met else "NOT MET") if known.judged else "--full "
     sign = "≤" if known.at_most else "≥"
     return f"{word} {known.claim}: {known.value:.3g} {sign} {known.limit:g} {known.unit}"

@@ -43,7 +43,8 @@ def write_html(record: Mapping[str, Any], history: Sequence[Mapping[str, Any]], 
     text = environment.get_template("report.html").render(
         record=record,
         checks=[(title, c, _limit(c)) for title, c in checks],
-        met=sum(c["met"] for _, c in checks),
+        met=sum(c["met"] for _, c in checks if c["judged"]),
+        judged=sum(c["judged"] for _, c in checks),
         history=_history(record, history),
         commits=[r["commit"][:7] or "?" for r in _same_size(record, history)],
     )

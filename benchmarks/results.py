@@ -92,6 +92,8 @@ class Check:
     """Whether the limit is an upper one."""
     unit: str = "x"
     """Unit of both."""
+    judged: bool = True
+    """Whether sizes are large enough to judge by; else the value is only shown."""
 
     @property
     def met(self) -> bool:

@@ -66,7 +66,7 @@ def run(size: Size, work: Path, progress: Progress) -> PartResult:
         progress.step(f"{n} visits")
         visits[n] = _fresh_job(tract, work)
     progress.step("start of programs")
-    begin, begin_table = start_up(2, size.repeats)
+    begin, begin_table = start_up(2, size.starts)
     gain = statistics.median(j.after_ingest() for j in one) / statistics.median(
         j.after_ingest() for j in two
     )
@@ -85,7 +85,13 @@ def run(size: Size, work: Path, progress: Progress) -> PartResult:
         *begin,
     )
     checks = (
-        Check("Two workers over one, stages after ingest", gain, 1.8, at_most=False),
+        Check(
+            "Two workers over one, stages after ingest",
+            gain,
+            1.8,
+            at_most=False,
+            judged=size.name == "full",
+        ),
         Check(f"Growth of a worker's memory from {few} to {many} visits", abs(memory), 0.10),
         Check(
             f"Growth of the cost per warp from {small} × {small} to {large} × {large} patches",

@@ -18,6 +18,8 @@ class Size:
     """``tiny``, ``quick`` or ``full``."""
     repeats: int
     """Repeats of each measurement."""
+    starts: int
+    """Repeats of the start of each program."""
     stage_patch: int
     """Inner size of a patch in the part `stages` [px]."""
     stage_patches: tuple[int, int]
@@ -71,6 +73,7 @@ class Size:
 _TINY = Size(
     name="tiny",
     repeats=1,
+    starts=1,
     stage_patch=160,
     stage_patches=(2, 1),
     stage_visits=3,
@@ -94,6 +97,7 @@ _QUICK = replace(
     _TINY,
     name="quick",
     repeats=3,
+    starts=1,
     stage_patch=1000,
     stage_visits=4,
     peer_patch=320,
@@ -101,7 +105,7 @@ _QUICK = replace(
     wiimatch_steps=(4, 8),
     many_visits=(5, 20),
     many_patches=(2, 4),
-    scaling_patch=300,
+    scaling_patch=240,
     sweep_patch=300,
     sweep_bin=64,
     growth=(2, 4),
@@ -111,6 +115,7 @@ _QUICK = replace(
 _FULL = replace(
     _QUICK,
     name="full",
+    starts=3,
     stage_patch=4000,
     stage_patches=(2, 2),
     peer_patch=1000,

@@ -335,30 +335,22 @@ def _plots(entries: list[_Entry]) -> tuple[Plot, ...]:
 
 
 def _checks(entries: list[_Entry], ours: _Entry, peak: float, size: Size) -> list[Check]:
-    checks = [Check("Diffuse light kept, off by", abs(ours.score.diffuse - 1), 0.03)]
-    if size.name == "full":
-        checks.append(Check("Whole job on the peers' tract", ours.wall, 8.5, unit="s"))
-        checks.append(Check("Peak memory of a worker on it", peak, 600, unit="MB"))
-    checks += [
-        Check(f"Time of {e.peer.name} over ours", e.wall / ours.wall, 1.0, at_most=False)
-        for e in entries
-        if e.peer.more_than_constant
+    full = size.name == "full"
+    checks = [
+        Check("Diffuse light kept, off by", abs(ours.score.diffuse - 1), 0.03),
+        Check("Whole job on the peers' tract", ours.wall, 8.5, unit="s", judged=full),
+        Check("Peak memory of a worker on it", peak, 600, unit="MB", judged=full),
     ]
     for entry in entries:
-        checks.append(
-            Check(
-                f"Error of {entry.peer.name} over ours",
-                entry.score.error / ours.score.error,
-                1.0,
-                at_most=False,
+        name, theirs, mine = entry.peer.name, entry.score, ours.score
+        if entry.peer.more_than_constant:
+            ratio = entry.wall / ours.wall
+            checks.append(
+                Check(f"Time of {name} over ours", ratio, 1.0, at_most=False, judged=full)
             )
-        )
-        checks.append(
-            Check(
-                f"Seams of {entry.peer.name} over ours",
-                entry.score.seam / ours.score.seam,
-                1.0,
-                at_most=False,
-            )
-        )
+        ratios = {"Error": theirs.error / mine.error, "Seams": theirs.seam / mine.seam}
+        checks += [
+            Check(f"{what} of {name} over ours", ratio, 1.0, at_most=False)
+            for what, ratio in ratios.items()
+        ]
     return checks
