@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from benchmarks.job import (
     JobMeasure,
     cluster,
@@ -71,7 +73,7 @@ def run(size: Size, work: Path, progress: Progress) -> PartResult:
         j.after_ingest() for j in two
     )
     whole = statistics.median(j.seconds for j in one) / statistics.median(j.seconds for j in two)
-    plan = _plan(two[-1], overhead)
+    plan = _plan(two[-1], [*patches.values(), *visits.values()], overhead)
     few, many = size.many_visits[0], size.many_visits[-1]
     memory = visits[many].peak / visits[few].peak - 1
     small, large = size.many_patches[0], size.many_patches[-1]
@@ -210,7 +212,7 @@ def makespan(durations: Sequence[float], workers: int, overhead: float, window: 
     return last
 
 
-def _plan(job: JobMeasure, overhead: float) -> Table:
+def _plan(job: JobMeasure, others: Sequence[JobMeasure], overhead: float) -> Table:
     """Return the predicted stages of a large tract on many workers, and what holds them up."""
     n_patches, n_visits = _LARGE
     rows: list[tuple[str, int | None, float, str]] = []
@@ -223,8 +225,9 @@ def _plan(job: JobMeasure, overhead: float) -> Table:
             scale = n_visits / (warps / stage.units)
             durations = _repeated([scale * d for d in stage.durations], n_patches)
         else:
-            scale = n_patches * n_visits / warps
-            rows.append((name, None, scale * stage.seconds, "the driver, one thread"))
+            bins = n_patches * n_visits * _superpixels(job) / warps
+            seconds = _continued([job, *others], name, bins)
+            rows.append((name, None, seconds, "the driver"))
             continue
         taken = makespan(durations, _WORKERS, overhead, _WINDOW)
         work, waits = sum(durations) / _WORKERS, len(durations) * overhead
@@ -238,9 +241,23 @@ def _plan(job: JobMeasure, overhead: float) -> Table:
         f"{n_visits} visits on {n_patches} patches, played through on {_WORKERS} workers",
         ("stage", "units", "s", "held up by"),
         tuple(rows),
-        "Warps of the size measured here. Storage is taken to keep up; driver stages grow with "
-        "the number of warps.",
+        "Units take as long as here, on warps of the size measured here. Storage is taken to keep "
+        "up. Stages of the driver are continued along a line in superpixels × visits through all "
+        "jobs measured here, which is more than the solution takes on wide tracts.",
     )
+
+
+def _superpixels(job: JobMeasure) -> float:
+    """Return the superpixels of all warps."""
+    return job.pixels / job.config.background.bin_size**2
+
+
+def _continued(jobs: Sequence[JobMeasure], stage: str, bins: float) -> float:
+    """Return the seconds of a stage of the driver at some number of superpixels × visits."""
+    known = np.array([_superpixels(job) for job in jobs])
+    taken = np.array([job.stages[stage].seconds for job in jobs])
+    slope = max(float(np.polyfit(known, taken, 1)[0]), 0.0)
+    return float(taken.mean() + slope * (bins - known.mean()))
 
 
 def _repeated(durations: Sequence[float], count: int) -> list[float]:
