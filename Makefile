@@ -10,7 +10,7 @@ COMPILE := pip-compile --quiet --strip-extras --generate-hashes --no-header --no
 EXTRAS := --extra butler --extra jupyter --extra slurm --extra kubernetes --extra gateway \
     --extra bench --extra dev
 
-.PHONY: demo test lint types check clean lock
+.PHONY: demo bench test lint types check clean lock
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,10 @@ $(DEV): $(READY) requirements-dev.lock
 
 demo: $(READY)
 	$(BIN)/bgmatch demo demo-output
+
+# About three minutes; `.venv/bin/bgmatch bench --full` is thorough.
+bench: $(DEV)
+	$(BIN)/bgmatch bench
 
 test: $(DEV)
 	$(BIN)/python -m pytest
