@@ -136,7 +136,8 @@ def _draw_bars(axes: Any, plot: Mapping[str, Any]) -> None:  # noqa: ANN401
     for k, (label, points) in enumerate(series.items()):
         places = [names.index(str(x)) + (k - 0.5 * (len(series) - 1)) * thick for x, _ in points]
         values = [value for _, value in points]
-        axes.barh(places, values, thick * 0.92, color=_COLOURS[k % 8], label=label)
+        ours = [_COLOURS[2] if str(x).startswith("bgmatch") else _COLOURS[k % 8] for x, _ in points]
+        axes.barh(places, values, thick * 0.92, color=ours, label=label)
         for place, value in zip(places, values, strict=True):
             axes.annotate(
                 f" {_cell(value)}", (value, place), va="center", fontsize=8, color="#444444"
@@ -146,6 +147,8 @@ def _draw_bars(axes: Any, plot: Mapping[str, Any]) -> None:  # noqa: ANN401
     axes.margins(x=0.12)
     if plot["logarithmic"]:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
     if plot["level"] is not None:
         axes.axvline(plot["level"], color="#888888", linestyle="--", linewidth=1)
 

@@ -341,16 +341,21 @@ def _checks(entries: list[_Entry], ours: _Entry, peak: float, size: Size) -> lis
         Check("Whole job on the peers' tract", ours.wall, 8.5, unit="s", judged=full),
         Check("Peak memory of a worker on it", peak, 600, unit="MB", judged=full),
     ]
-    for entry in entries:
-        name, theirs, mine = entry.peer.name, entry.score, ours.score
-        if entry.peer.more_than_constant:
-            ratio = entry.wall / ours.wall
-            checks.append(
-                Check(f"Time of {name} over ours", ratio, 1.0, at_most=False, judged=full)
-            )
-        ratios = {"Error": theirs.error / mine.error, "Seams": theirs.seam / mine.seam}
-        checks += [
-            Check(f"{what} of {name} over ours", ratio, 1.0, at_most=False)
-            for what, ratio in ratios.items()
-        ]
+    checks += [
+        Check(
+            f"Time of {e.peer.name} over ours", e.wall / ours.wall, 1.0, at_most=False, judged=full
+        )
+        for e in entries
+        if e.peer.more_than_constant
+    ]
+    values: dict[str, Callable[[Score], float]] = {
+        "Error": lambda found: found.error,
+        "Seams": lambda found: found.seam,
+    }
+    for what, value in values.items():
+        if entries:
+            best = min(entries, key=lambda e: value(e.score))
+            ratio = value(best.score) / value(ours.score)
+            claim = f"{what} of the best other program, {best.peer.name}, over ours"
+            checks.append(Check(claim, ratio, 1.0, at_most=False))
     return checks
