@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
-from benchmarks.measure import processes
 
 __all__ = ("decode_floor", "decode_one", "zarr_read_floor", "zarr_write_floor")
 
@@ -25,15 +24,14 @@ def decode_one(path: str) -> int:
         return sum(int(np.asarray(hdus[n].data).nbytes) for n in ("IMAGE", "MASK", "VARIANCE"))
 
 
-def decode_floor(files: Sequence[str], workers: int, repeats: int) -> list[float]:
+def decode_floor(pool: Executor, files: Sequence[str], workers: int, repeats: int) -> list[float]:
     """Return the wall times of decoding all files with astropy on some processes [s]."""
+    list(pool.map(decode_one, files[: 2 * workers]))
     times = []
-    with processes(workers) as pool:
-        list(pool.map(decode_one, files[: 2 * workers]))
-        for _ in range(repeats):
-            start = time.perf_counter()
-            list(pool.map(decode_one, files))
-            times.append(time.perf_counter() - start)
+    for _ in range(repeats):
+        start = time.perf_counter()
+        list(pool.map(decode_one, files))
+        times.append(time.perf_counter() - start)
     return times
 
 
@@ -49,14 +47,14 @@ def _read(store: str, planes: Sequence[str], places: tuple[int, int]) -> float:
 
 
 def zarr_read_floor(
-    store: str, units: Sequence[tuple[int, int]], planes: Sequence[str], workers: int
+    pool: Executor, store: str, units: Sequence[tuple[int, int]], planes: Sequence[str]
 ) -> float:
     """Return the wall time of reading planes of (visit, patch) units, and nothing else [s]."""
-    with processes(workers) as pool:
-        list(pool.map(_read, repeat(store), repeat(planes), units[: 2 * workers]))
-        start = time.perf_counter()
-        list(pool.map(_read, repeat(store), repeat(planes), units))
-        return time.perf_counter() - start
+    fixed = repeat(store), repeat(planes)
+    list(pool.map(_read, *fixed, units))
+    start = time.perf_counter()
+    list(pool.map(_read, *fixed, units))
+    return time.perf_counter() - start
 
 
 def _write(folder: str, number: int, arrays: Sequence[NDArray[np.generic]], chunk: int) -> None:
@@ -91,10 +89,9 @@ def _write_like(store: str, folder: str, number: int, place: tuple[int, int]) ->
 
 
 def zarr_write_floor(
-    store: str, folder: Path, units: Sequence[tuple[int, int]], workers: int
+    pool: Executor, store: str, folder: Path, units: Sequence[tuple[int, int]], workers: int
 ) -> float:
     """Return the wall time of writing three planes per unit, shared by the workers [s]."""
-    with processes(workers) as pool:
-        fixed = repeat(store), repeat(str(folder))
-        list(pool.map(_write_like, *fixed, range(2 * workers), units))
-        return sum(pool.map(_write_like, *fixed, range(len(units)), units)) / workers
+    fixed = repeat(store), repeat(str(folder))
+    list(pool.map(_write_like, *fixed, range(2 * workers), units))
+    return sum(pool.map(_write_like, *fixed, range(len(units)), units)) / workers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import statistics
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import numpy as np
 
 from benchmarks.floors import decode_floor, decode_one, zarr_read_floor, zarr_write_floor
 from benchmarks.job import JobMeasure, cluster, job_config, run_job, simulated, warm_up
-from benchmarks.measure import repeat
+from benchmarks.measure import processes, repeat
 from benchmarks.progress import Progress
 from benchmarks.results import Cell, Check, Figure, PartResult, Plot, Table, spread
 from benchmarks.sizes import Size
@@ -54,8 +55,9 @@ def run(size: Size, work: Path, progress: Progress) -> PartResult:
             progress.step(f"the whole job, {index + 1} of {size.repeats}")
             jobs.append(_job(client, tract, work, index))
     progress.step("floors")
-    floor = decode_floor(files, _WORKERS, size.repeats)
-    floors = _floors(jobs[-1], work)
+    with processes(_WORKERS) as pool:
+        floor = decode_floor(pool, files, _WORKERS, size.repeats)
+        floors = _floors(pool, jobs[-1], work)
     progress.step("single steps")
     kernels = _kernels(jobs[-1], files[0], size.repeats)
     progress.step("ways to store a warp")
@@ -119,14 +121,14 @@ def _stage_figures(jobs: list[JobMeasure]) -> list[Figure]:
     ]
 
 
-def _floors(job: JobMeasure, work: Path) -> dict[str, tuple[str, float]]:
+def _floors(pool: Executor, job: JobMeasure, work: Path) -> dict[str, tuple[str, float]]:
     """Return the name and the seconds of the floor of each stage that has one."""
     store = open_store(job.location.url)
     units = [(store.spec.visit_index(t.visit), t.patch) for t in make_plan(job.config).ingest]
     url = job.location.url
-    write = zarr_write_floor(url, work, units, _WORKERS)
-    read_two = zarr_read_floor(url, units, ("image", "mask"), _WORKERS)
-    read_all = zarr_read_floor(url, units, ("image", "variance", "mask"), _WORKERS)
+    write = zarr_write_floor(pool, url, work, units, _WORKERS)
+    read_two = zarr_read_floor(pool, url, units, ("image", "mask"))
+    read_all = zarr_read_floor(pool, url, units, ("image", "variance", "mask"))
     patches = len({patch for _, patch in units})
     # Two coadds of four planes, about the bytes of four thirds of a warp each.
     stacks = write / len(units) * patches * 2 * 4 / 3
