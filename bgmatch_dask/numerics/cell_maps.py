@@ -17,6 +17,8 @@ __all__ = (
 )
 
 _BUCKET = 64
+_X, _Y = (0, 1, 0, 2, 1, 0), (0, 0, 1, 0, 1, 2)
+"""Powers of x and y in the terms of a quadratic surface."""
 _LARGEST = np.float32(np.finfo(np.float32).max)
 
 Floats = NDArray[np.float32]
@@ -103,7 +105,7 @@ def mark_cells(mask: Bits, cells: Bools, size: int, bit: int) -> Bits:
     return out
 
 
-def local_median(values: Array, size: int) -> Array:
+def local_median(values: Array, size: int, step: int = 1) -> Array:
     """Return the median of the square around each cell; beyond the edges the nearest cell counts.
 
     Parameters
@@ -112,11 +114,14 @@ def local_median(values: Array, size: int) -> Array:
         Finite values, shape ``(ny, nx)``.
     size
         Odd side of the square, at most 11.
+    step
+        Medians are taken in the middle row of every so many rows, and hold for all of them.
 
     Returns
     -------
     ndarray
-        As ``scipy.ndimage.median_filter(values, size, mode="nearest")``, in a tenth of the time.
+        As ``scipy.ndimage.median_filter(values, size, mode="nearest")``, in a tenth of the time,
+        with a step of 1.
         The counts of the ranks in the square are carried from one cell to the next (Huang, Yang
         and Tang 1979).
     """
@@ -125,19 +130,21 @@ def local_median(values: Array, size: int) -> Array:
     ranks = np.empty(values.size, np.int32)
     ranks[order] = np.arange(values.size, dtype=np.int32)
     padded = np.pad(ranks.reshape(values.shape), size // 2, mode="edge")
-    places = np.empty(values.shape, np.int32)
-    _median_ranks(padded, size, values.size, places)
+    height, width = values.shape
+    rows = np.minimum(np.arange(step // 2, height + step // 2, step), height - 1)
+    places = np.empty((len(rows), width), np.int32)
+    _median_ranks(padded, rows, size, values.size, places)
     out: Array = values.ravel()[order][places]
-    return out
+    return np.repeat(out, step, axis=0)[:height] if step > 1 else out
 
 
 @numba.njit(cache=True, nogil=True)
-def _median_ranks(ranks: Bits, size: int, n_ranks: int, out: Bits) -> None:
+def _median_ranks(ranks: Bits, at: NDArray[np.int64], size: int, n_ranks: int, out: Bits) -> None:
     fine = np.zeros((n_ranks // _BUCKET + 1) * _BUCKET, np.int8)
     coarse = np.zeros(n_ranks // _BUCKET + 1, np.int32)
     width, middle = out.shape[1], (size * size) // 2
-    for y in range(out.shape[0]):
-        rows = ranks[y : y + size]
+    for y in range(at.size):
+        rows = ranks[at[y] : at[y] + size]
         # Squares of one row begin with an empty table; `below` counts the ranks under `bucket`.
         bucket, below = 0, 0
         for x in range(width + size - 1):
@@ -202,22 +209,37 @@ def quadratic_moments(values: Array, kept: Bools, scale: float) -> tuple[Array, 
         Matrix ``(6, 6)`` and right-hand side ``(6,)`` of the terms 1, x, y, x², xy, y².
     """
     matrix, right = np.zeros((6, 6)), np.zeros(6)
-    terms = np.empty(6)
+    # A row has sums of the powers of x; those of y are the same for all its cells.
+    powers, with_value = np.empty(5), np.empty(3)
     for row in range(values.shape[0]):
         y = row / scale - 0.5
-        for column in range(values.shape[1]):
-            if kept[row, column]:
-                x = column / scale - 0.5
-                terms[0], terms[1], terms[2] = 1.0, x, y
-                terms[3], terms[4], terms[5] = x * x, x * y, y * y
-                for i in range(6):
-                    right[i] += terms[i] * values[row, column]
-                    for j in range(i + 1):
-                        matrix[i, j] += terms[i] * terms[j]
-    for i in range(6):
-        for j in range(i):
-            matrix[j, i] = matrix[i, j]
+        _row_moments(values[row], kept[row], scale, powers, with_value)
+        for i in range(6):
+            right[i] += with_value[_X[i]] * y ** _Y[i]
+            for j in range(6):
+                matrix[i, j] += powers[_X[i] + _X[j]] * y ** (_Y[i] + _Y[j])
     return matrix, right
+
+
+@numba.njit(cache=True, nogil=True)
+def _row_moments(
+    values: Array, kept: Bools, scale: float, powers: Array, with_value: Array
+) -> None:
+    s0, s1, s2, s3, s4, v0, v1, v2 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for column in range(values.size):
+        if kept[column]:
+            x = column / scale - 0.5
+            square, value = x * x, values[column]
+            s0 += 1.0
+            s1 += x
+            s2 += square
+            s3 += square * x
+            s4 += square * square
+            v0 += value
+            v1 += x * value
+            v2 += square * value
+    powers[0], powers[1], powers[2], powers[3], powers[4] = s0, s1, s2, s3, s4
+    with_value[0], with_value[1], with_value[2] = v0, v1, v2
 
 
 def sum_blocks(

@@ -20,6 +20,16 @@ def test_the_local_median_is_that_of_scipy(shape, decimals, size):
     np.testing.assert_array_equal(local_median(values, size), expected)
 
 
+@pytest.mark.parametrize("height", [1, 2, 4, 9, 37])
+def test_rows_may_share_a_local_median(height):
+    values = np.random.default_rng(8).normal(0.0, 2.0, (height, 23))
+    expected = median_filter(values, size=9, mode="nearest")
+    found = local_median(values, 9, 3)
+    for row in range(height):
+        middle = min(row // 3 * 3 + 1, height - 1)
+        np.testing.assert_array_equal(found[row], expected[middle])
+
+
 def test_cells_sum_the_good_pixels():
     rng = np.random.default_rng(5)
     a, b = (rng.normal(10.0, 3.0, (21, 30)).astype(np.float32) for _ in range(2))
