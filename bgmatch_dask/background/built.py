@@ -172,7 +172,17 @@ def solve_built(
     built = np.logical_or.reduce([found.count > 0 for found in sums.values()])
     order = (BUILT, *coverage)
     planes: Mapping[Visit, Plane] = {**coverage, BUILT: built}
-    solved = solve_offsets(pairs, planes, first.grid, first.reference, config, cost_order=order)
+    # Chosen anew each round, they would keep the rounds from settling.
+    strengths = first.strengths if BUILT in first.strengths else None
+    solved = solve_offsets(
+        pairs,
+        planes,
+        first.grid,
+        first.reference,
+        config,
+        cost_order=order,
+        strengths=strengths,
+    )
     offsets = {visit: offset for visit, offset in solved.offsets.items() if visit != BUILT}
     return _judged(first, replace(solved, offsets=offsets))
 

@@ -154,6 +154,7 @@ def fit_joint(
     *,
     pitch: int = 1,
     start: Strengths | None = None,
+    keep: bool = False,
     threads: int = 1,
 ) -> Joint:
     """Solve for all visits at once.
@@ -172,6 +173,8 @@ def fit_joint(
         Superpixels per node.
     start
         Strengths to begin with.
+    keep
+        Whether to end with them too.
     threads
         Visits that are worked on at a time; no result depends on it.
 
@@ -183,7 +186,7 @@ def fit_joint(
     samples = gather(observations, len(members.planes), grid)
     layout = lay_out(members.planes, grid, pitch)
     system = build_system(samples, layout, members.is_gauge, members.rigid, threads)
-    return Joint(members, tune(system, observations, members.anchored, config, start))
+    return Joint(members, tune(system, observations, members.anchored, config, start, keep=keep))
 
 
 def gauge_of(observations: Observations, n_unknown: int, n_gauges: int) -> Index:

@@ -243,6 +243,7 @@ def _result(
         robust=robust,
         noise=fit.noise,
         smoothing=np.full(n_visits, np.nan),
+        strengths=None,
         slope_prior=float(ridge[~anchored].max(initial=0.0)),
         freedom=n_terms - bound[:, 1:].sum(axis=1),
         leverage=fit.used,

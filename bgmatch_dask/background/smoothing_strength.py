@@ -123,6 +123,8 @@ def tune(
     anchored: Plane,
     config: SolveConfig,
     start: Strengths | None = None,
+    *,
+    keep: bool = False,
 ) -> Tuned:
     """Choose strengths and robust weights together, and solve.
 
@@ -138,6 +140,8 @@ def tune(
         Given strengths, and numbers of iterations.
     start
         Strengths to begin with.
+    keep
+        Whether to end with them too.
 
     Returns
     -------
@@ -145,6 +149,7 @@ def tune(
         The last solution belongs to the weights and strengths that are returned with it.
     """
     chooses = config.smoothing is None or (config.slope_prior is None and not anchored.all())
+    chooses = chooses and not keep
     data = Data(
         observations,
         as_matrix(taps(observations, system.layout), system.layout.n_nodes),
@@ -156,7 +161,9 @@ def tune(
     if chooses:
         system = _draft(system, strengths, data, MOST_MODES)
     else:
-        system = _with_modes(system, strengths, data, _SMALLEST, system.layout.n_nodes)
+        # A strength that is given may be weak, and then needs all modes.
+        most = _MOST_WHOLE if config.smoothing is None else system.layout.n_nodes
+        system = _with_modes(system, strengths, data, _SMALLEST, most)
     tuned = _solve(system, data, strengths, judged=not chooses, rough=chooses)
     # What is absurd loses its say before strengths are taken from what is left.
     for _ in range(config.n_robust):

@@ -172,6 +172,9 @@ class Solution:
     """Strength of the ridge on slopes of visits that are not anchored."""
     pitch: int
     """Superpixels per node."""
+    strengths: Mapping[Visit, Array]
+    """Smoothness and ridges (slopes, then curvatures) of every visit, gauges with them; empty for
+    polynomials."""
     iterations: int
     """Rounds of details that were added to a draft (0: solved at once)."""
     observations: Observations

@@ -13,6 +13,7 @@ from bgmatch_dask.background.graph import anchored_visits, find_components
 from bgmatch_dask.background.layout import node_shape, on_tract
 from bgmatch_dask.background.observations import Observations, measured_pairs, observe, thin_out
 from bgmatch_dask.background.polynomial import fit_polynomials
+from bgmatch_dask.background.sky_system import Strengths
 from bgmatch_dask.background.solution import (
     Component,
     Flag,
@@ -41,6 +42,7 @@ def solve_offsets(
     config: SolveConfig | None = None,
     *,
     cost_order: Sequence[Visit] = (),
+    strengths: Mapping[Visit, Array] | None = None,
 ) -> Solution:
     """Find the offset of every visit that brings it to the background of the reference.
 
@@ -58,6 +60,8 @@ def solve_offsets(
         Model and robustness.
     cost_order
         Visits, best first: chooses the gauge of components without the reference.
+    strengths
+        `Solution.strengths` of another solution, which are kept if all visits have some.
 
     Returns
     -------
@@ -94,7 +98,10 @@ def solve_offsets(
     # given to threads instead, which changes no sum.
     with threadpool_limits(1):
         at_zero = [(c.gauge, covered[c.gauge]) for c in components if len(c.visits) > 1]
-        fit = _fit(data, [covered[v] for v in unknowns], is_anchored, grid, settings, at_zero)
+        members = [*unknowns, *(gauge for gauge, _ in at_zero)]
+        kept = _kept(strengths, members)
+        planes = [covered[v] for v in unknowns]
+        fit = _fit(data, planes, is_anchored, grid, settings, at_zero, kept)
     return Solution(
         reference=reference,
         grid=grid,
@@ -108,6 +115,7 @@ def solve_offsets(
         noise_factor=fit.noise / fit.observations.unit,
         systematic=_systematic(fit.observations),
         slope_prior=fit.slope_prior,
+        strengths=_by_visit(fit.strengths, members),
         pitch=fit.pitch,
         iterations=fit.iterations,
         observations=fit.observations,
@@ -144,16 +152,31 @@ def _fit(
     grid: SuperpixelGrid,
     config: SolveConfig,
     gauges: Sequence[tuple[Visit, Plane]],
+    strengths: Strengths | None,
 ) -> SurfaceFit:
     if not coverage:
         none = np.zeros(len(observations))
         empty = np.empty(0)
         return SurfaceFit(
-            1, (), (), (), observations, none, none + 1.0, 0.0, empty, 0.0, empty, none, 0
+            1, (), (), (), observations, none, none + 1.0, 0.0, empty, None, 0.0, empty, none, 0
         )
     if config.order != "surface":
         return fit_polynomials(observations, coverage, anchored, grid, config)
-    return fit_surfaces(observations, coverage, anchored, grid, config, gauges)
+    return fit_surfaces(observations, coverage, anchored, grid, config, gauges, strengths)
+
+
+def _kept(strengths: Mapping[Visit, Array] | None, members: Sequence[Visit]) -> Strengths | None:
+    if not strengths or not all(visit in strengths for visit in members):
+        return None
+    table = np.array([strengths[visit] for visit in members])
+    return Strengths(table[:, 0], table[:, 1:])
+
+
+def _by_visit(strengths: Strengths | None, members: Sequence[Visit]) -> dict[Visit, Array]:
+    if strengths is None:
+        return {}
+    table = np.column_stack([strengths.smoothing, strengths.ridge])
+    return dict(zip(members, table, strict=True))
 
 
 def _offsets(

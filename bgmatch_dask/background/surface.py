@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bgmatch_dask.background.joint import Joint, Members, fit_joint, gauge_of
 from bgmatch_dask.background.layout import NodeWindow
 from bgmatch_dask.background.observations import Observations
+from bgmatch_dask.background.sky_system import Strengths
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.background.wide import Wide, cell_factor, fit_wide
@@ -49,6 +50,8 @@ class SurfaceFit:
     """Noise variance of a weight of one."""
     smoothing: Array
     """Smoothness strength of each visit."""
+    strengths: Strengths | None
+    """Strengths of all visits, gauges last; None for polynomials."""
     slope_prior: float
     """Ridge on slopes of visits that are not anchored (0 if there are none)."""
     freedom: Array
@@ -66,6 +69,7 @@ def fit_surfaces(
     grid: SuperpixelGrid,
     config: SolveConfig,
     gauges: Sequence[tuple[Visit, Plane]] = (),
+    strengths: Strengths | None = None,
 ) -> SurfaceFit:
     """Fit the offsets of all unknown visits.
 
@@ -83,6 +87,8 @@ def fit_surfaces(
         Model.
     gauges
         Visits whose offset is zero, and their superpixels.
+    strengths
+        Strengths of all visits, gauges last, that are kept; None: chosen from the data.
 
     Returns
     -------
@@ -106,9 +112,18 @@ def fit_surfaces(
     pitch = config.node_pitch if config.node_pitch is not None else 1
     factor = cell_factor(members, grid, config) if pitch == 1 else 1
     if factor > 1:
-        wide = fit_wide(data, members, grid, config, factor)
+        wide = fit_wide(data, members, grid, config, factor, strengths)
         return _wide_result(wide, observations, levels, constant)
-    joint = fit_joint(data, members, grid, config, pitch=pitch, threads=_THREADS)
+    joint = fit_joint(
+        data,
+        members,
+        grid,
+        config,
+        pitch=pitch,
+        start=strengths,
+        keep=strengths is not None,
+        threads=_THREADS,
+    )
     return _result(joint, observations, levels, constant)
 
 
@@ -129,6 +144,7 @@ def _result(joint: Joint, observations: Observations, levels: Array, constant: A
         robust=robust,
         noise=tuned.noise * weighed.unit / observations.unit,
         smoothing=strengths.smoothing[:n],
+        strengths=strengths,
         slope_prior=float(strengths.ridge[:n, 0].max(initial=0.0)),
         freedom=tuned.freedom[:n],
         leverage=weighed.weight * robust * joint.leverage() * observations.unit / weighed.unit,
@@ -157,7 +173,8 @@ def _wide_result(
         prediction=constant + wide.prediction,
         robust=wide.trust,
         noise=noise,
-        smoothing=wide.smoothing[:n],
+        smoothing=wide.strengths.smoothing[:n],
+        strengths=wide.strengths,
         slope_prior=wide.slope_prior,
         freedom=wide.freedom[:n],
         leverage=np.minimum(used, _MOST * weighed.share),

@@ -28,7 +28,7 @@ from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.background.robust import redescending_weights, robust_scale
 from bgmatch_dask.background.samples import gather
 from bgmatch_dask.background.sky_solvers import work_of
-from bgmatch_dask.background.sky_system import each
+from bgmatch_dask.background.sky_system import Strengths, each
 from bgmatch_dask.background.smoothing_strength import MOST_MODES
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.geometry import SuperpixelGrid
@@ -62,8 +62,8 @@ class Wide:
     """Variance of every sample beyond photon noise."""
     noise: float
     """Noise variance of a weight of one."""
-    smoothing: Array
-    """Strength of the smoothness of each visit's cells, per superpixel."""
+    strengths: Strengths
+    """Strengths of all members, per superpixel."""
     slope_prior: float
     """Ridge on the slopes of visits that are not anchored."""
     freedom: Array
@@ -106,18 +106,24 @@ def fit_wide(
     grid: SuperpixelGrid,
     config: SolveConfig,
     factor: int,
+    strengths: Strengths | None = None,
 ) -> Wide:
     """Solve for all visits on cells, and then for details, twice.
 
     Parameters are those of `bgmatch_dask.background.joint.fit_joint`; ``factor`` is the size of
-    a cell in superpixels.
+    a cell in superpixels; ``strengths`` are kept, if given.
     """
     steps = _Steps(observations, members, grid, config, factor)
-    joint = steps.on_cells(None)
+    cells = None if strengths is None else _scaled(strengths, 1.0 / factor**4)
+    joint = steps.on_cells(cells, keep=cells is not None)
     steps.look_closer(joint)
-    joint = steps.on_cells(joint)
+    joint = steps.on_cells(joint.tuned.strengths, keep=cells is not None)
     steps.look_closer(joint)
     return steps.finished(joint)
+
+
+def _scaled(strengths: Strengths, factor: float) -> Strengths:
+    return replace(strengths, smoothing=strengths.smoothing * factor)
 
 
 class _Steps:
@@ -144,7 +150,7 @@ class _Steps:
         """Return where the samples of a visit lie."""
         return slice(int(self.samples.starts[visit]), int(self.samples.starts[visit + 1]))
 
-    def on_cells(self, before: Joint | None) -> Joint:
+    def on_cells(self, start: Strengths | None, *, keep: bool) -> Joint:
         """Solve on cells for what is not detail."""
         data, factor, config = self.data, self.factor, self.config
         smooth = data.value
@@ -163,7 +169,8 @@ class _Steps:
             replace(self.members, planes=planes),
             coarse_grid(self.grid, factor),
             config,
-            start=None if before is None else before.tuned.strengths,
+            start=start,
+            keep=keep,
             threads=_THREADS,
         )
 
@@ -286,7 +293,7 @@ class _Steps:
             trust=self._at_pairs(self.trust),
             systematic=float((self.sigma**2 - samples.photon).max(initial=0.0)),
             noise=noise,
-            smoothing=tuned.strengths.smoothing * self.factor**4,
+            strengths=_scaled(tuned.strengths, self.factor**4),
             slope_prior=float(tuned.strengths.ridge[:n, 0].max(initial=0.0)),
             freedom=freedom,
             n_details=len(self.details),

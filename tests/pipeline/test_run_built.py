@@ -31,8 +31,9 @@ def test_iterations_settle_and_the_result_is_better_than_that_of_the_pairs(simul
     assert built == [f"{number}/{patch}" for number in (1, 2, 3) for patch in range(4)]
     changes = summary["solver"]["convergence"]
     assert len(changes) == 3
-    # Every round chooses its strengths anew, so that changes level off instead of vanishing.
-    assert changes[2] < 0.8 * changes[0]
+    # The rounds keep the strengths of the first: what they change shrinks by a factor each time.
+    assert changes[1] < 0.7 * changes[0]
+    assert changes[2] < 0.85 * changes[1]
     assert mean_error(store, simulated) < mean_error(tmp_path / "pairs.zarr", simulated)
     assert summary["reference"]["visit"] not in open_offsets(str(store))
 
