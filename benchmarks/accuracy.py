@@ -17,7 +17,7 @@ from benchmarks.sizes import Size
 from bgmatch_dask.report.truth_table import TruthRow
 from bgmatch_dask.warps.simulation import SimulationConfig
 
-__all__ = ("run",)
+__all__ = ("growth_of", "run")
 
 _ORION = ROOT.parent / "shared" / "data" / "2mass_orion_J"
 _DEFAULT = "default tract, default settings"
@@ -38,7 +38,7 @@ def run(size: Size, work: Path, progress: Progress) -> PartResult:
     grown = {n: found[_grown(n)] for n in size.growth}
     steady = {n: found[_grown(n, same_sky=True)] for n in size.growth}
     first, last = size.growth[0], size.growth[-1]
-    growth = max(_growth(part[first], part[last]) for part in (grown, steady))
+    growth = max(growth_of(part[first], part[last]) for part in (grown, steady))
     tied = _tied(default)
     figures = [
         spread("accuracy.ratio", [r.ratio for r in tied], "x", "lower", relative=True),
@@ -183,7 +183,7 @@ def _worst(rows: Iterable[TruthRow]) -> float:
     return max((row.ratio for row in _tied(rows)), default=float("nan"))
 
 
-def _growth(small: Rows, large: Rows) -> float:
+def growth_of(small: Rows, large: Rows) -> float:
     """Return by how much a visit's ratio grew at most from one tract to another."""
     before = {row.visit: row.ratio for row in _tied(small)}
     return max(row.ratio - before[row.visit] for row in _tied(large) if row.visit in before)

@@ -23,7 +23,7 @@ from benchmarks.progress import Progress
 from benchmarks.results import Check, PartResult
 from benchmarks.sizes import SIZES, Size
 
-__all__ = ("PARTS", "main", "run_parts")
+__all__ = ("PARTS", "main", "run_parts", "verdict")
 
 PARTS = ("stages", "scaling", "peers", "accuracy", "kernels")
 """Parts in the order of the report."""
@@ -142,7 +142,7 @@ def _print(record: dict[str, Any], out: Path) -> None:
             spread = f"  ({low:.4g} … {high:.4g})" if figure["repeats"] > 1 else ""
             print(f"  {figure['key']:<48} {figure['value']:>10.4g} {figure['unit']}{spread}")
         for check in part["checks"]:
-            print(f"  {_verdict(check)}")
+            print(f"  {verdict(check)}")
         for name, why in part["skipped"].items():
             print(f"  skipped {name}: {why}")
     for row in record.get("compared", []):
@@ -150,7 +150,8 @@ def _print(record: dict[str, Any], out: Path) -> None:
     print(f"\n{record['seconds']:.0f} s; report {out / 'bench.html'}, record {out / 'bench.json'}")
 
 
-def _verdict(check: dict[str, Any]) -> str:
+def verdict(check: dict[str, Any]) -> str:
+    """Return a check in one line."""
     known = Check(**{name: check[name] for name in Check.__dataclass_fields__})
     word = ("met    " if known.met else "NOT MET") if known.judged else "--full "
     sign = "≤" if known.at_most else "≥"

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.command import run_parts
+from benchmarks.accuracy import growth_of
+from benchmarks.command import run_parts, verdict
 from benchmarks.compare import compare
 from benchmarks.html import write_html
 from benchmarks.measure import in_process
 from benchmarks.peers.scene import Scene, save_corrections
 from benchmarks.peers.score import score
+from benchmarks.progress import Progress
 from benchmarks.results import Check, spread
 from benchmarks.scaling import makespan
 from benchmarks.sizes import SIZES
 from bgmatch_dask.cli import bench
 from bgmatch_dask.cli.main import app
+from bgmatch_dask.report.truth_table import TruthRow
 
 
 def test_a_spread_is_median_least_and_most():
@@ -74,6 +77,37 @@ def test_a_played_plan_is_held_up_by_workers_scheduler_or_the_longest_unit():
     assert makespan([0.1, 5.0, 0.1], 3, 0.0, 1) == pytest.approx(5.0)
     # One unit in flight per worker: nothing is handed out before something ends.
     assert makespan([1.0, 1.0], 1, 0.5, 1) == pytest.approx(3.0)
+
+
+def test_the_time_left_follows_the_pace_of_the_machine():
+    clock, lines = [0.0], []
+    progress = Progress({"a": 20, "b": 60}, lines.append, lambda: clock[0])
+    assert progress.left() == pytest.approx(80)
+    progress.part("a")
+    progress.expect(2)
+    progress.step("first")
+    clock[0] = 20.0  # Half of the part took twice its time.
+    progress.step("second")
+    assert 80 < progress.left() < 140
+    progress.part("b")
+    assert progress.left() == pytest.approx(60 * (20 + 10) / (20 + 10))
+    assert lines[1].startswith("bench: a 2/2, second; about ")
+
+
+def row(visit: str, error: float, shared: int = 5) -> TruthRow:
+    return TruthRow(visit, 10, shared, 20.0, error, error, 0.2)
+
+
+def test_growth_is_that_of_the_worst_visit_that_meets_the_reference():
+    small = (row("1", 0.1), row("2", 0.2), row("3", 0.1, shared=0))
+    large = (row("1", 0.14), row("2", 0.1), row("3", 9.0, shared=0), row("4", 5.0))
+    assert growth_of(small, large) == pytest.approx(0.2)
+
+
+def test_a_claim_that_small_sizes_cannot_judge_is_neither_met_nor_missed():
+    check = asdict(Check("claim", 9.0, 1.5, judged=False))
+    assert verdict(check).split()[0] == "--full"
+    assert verdict(check | {"judged": True}).startswith("NOT MET")
 
 
 @pytest.fixture
