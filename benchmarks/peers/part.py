@@ -103,13 +103,13 @@ def _peers(size: Size, tract: Path) -> tuple[Peer, ...]:
             after="montage:montage_corrections",
         ),
         Peer(
-            f"wiimatch degree 1, every {one}. px",
+            f"wiimatch degree 1, 1 px in {one**2}",
             "polynomials, no coadd",
             *wiimatch,
             (("degree", 1), ("step", one)),
         ),
         Peer(
-            f"wiimatch degree 2, every {two}. px",
+            f"wiimatch degree 2, 1 px in {two**2}",
             "polynomials, no coadd",
             *wiimatch,
             (("degree", 2), ("step", two)),
