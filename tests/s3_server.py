@@ -44,7 +44,7 @@ class S3Server:
         """Make a bucket, empty and of a new name unless one is given, and return its URL."""
         bucket = name or f"tract-{uuid4().hex[:12]}"
         request = urllib.request.Request(f"{self.endpoint}/{bucket}", method="PUT")
-        with _no_proxy().open(request, timeout=30):
+        with _no_proxy().open(request, timeout=200):
             return f"s3://{bucket}"
 
 

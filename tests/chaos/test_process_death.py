@@ -172,7 +172,7 @@ def cluster():
 
 
 def worker_pids(client):
-    client.wait_for_workers(2, timeout=60)
+    client.wait_for_workers(2, timeout=200)
     return sorted(client.run(os.getpid).values())
 
 
@@ -343,7 +343,7 @@ def test_a_killed_scheduler_is_told_and_the_run_goes_on_elsewhere(job, place, tm
         ):
             await_line(driver.stderr, "ingest:")
             os.kill(scheduler.pid, signal.SIGKILL)
-            _, error = driver.communicate(timeout=100)
+            _, error = driver.communicate(timeout=200)
     assert driver.returncode == 1
     # The library may log lines of its own after ours, and traces through its own code.
     assert "[scheduler-lost]" in error
@@ -369,7 +369,7 @@ def test_signals_end_the_driver_and_lose_nothing(job, place, as_calm, signals, c
         for number in signals:
             os.kill(driver.pid, number)
             time.sleep(0.2)
-        _, error = driver.communicate(timeout=60)
+        _, error = driver.communicate(timeout=200)
     assert driver.returncode == code, error
     assert not place.exists("runs/main/commit.json")
     finish(place, as_calm)

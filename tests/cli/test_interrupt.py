@@ -31,14 +31,14 @@ def test_ctrl_c_is_safe_and_the_same_command_continues(simulated, tmp_path):
             break
     # A terminal sends the signal to every process of the group, workers included.
     os.killpg(process.pid, signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=200)
     assert process.returncode == 130, rest
     assert rest.splitlines()[-1] == ("bgmatch: interrupted; run the same command again to continue")
     assert "Traceback" not in rest
     location = Location.of(str(store))
     assert not location.exists("runs/main/commit.json")
     again = start(simulated, store)
-    out, rest = again.communicate(timeout=120)
+    out, rest = again.communicate(timeout=200)
     assert again.returncode == 0, rest
     assert "5 of 5 matched" in out
     assert location.exists("runs/main/commit.json")

@@ -115,10 +115,10 @@ def compose(tmp_path, small_tract):
 
 
 def read_board(page):
-    with urllib.request.urlopen(page + "boards.json", timeout=20) as answer:
+    with urllib.request.urlopen(page + "boards.json", timeout=100) as answer:
         if not json.loads(answer.read()):
             return None
-    with urllib.request.urlopen(page + "board.json", timeout=20) as answer:
+    with urllib.request.urlopen(page + "board.json", timeout=100) as answer:
         return board_from_json(json.loads(answer.read()))
 
 

@@ -64,7 +64,7 @@ def test_a_dead_process_holds_nothing(tmp_path):
         "from bgmatch_dask.store.lock import hold_store\n"
         "with hold_store(Location.of(sys.argv[1]), 'killed'): os.kill(os.getpid(), 9)"
     )
-    subprocess.run([sys.executable, "-c", code, place.url], timeout=60, check=False)
+    subprocess.run([sys.executable, "-c", code, place.url], timeout=200, check=False)
     assert len(list(place.list("lock"))) == 1
     with hold_store(place, "next") as lock:
         lock.check()

@@ -89,12 +89,12 @@ def lab(tmp_path):
             yield f"http://127.0.0.1:{port}/lab/tree/watch.ipynb?reset"
         finally:
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=200)
 
 
 def answers(url):
     try:
-        urlopen(url, timeout=5).close()
+        urlopen(url, timeout=20).close()
     except OSError:
         return False
     return True
