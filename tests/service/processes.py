@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -42,6 +41,7 @@ class Cluster:
     folder: Path
     scheduler: subprocess.Popen[bytes]
     tls: Sequence[str] = ()
+    gate: Sequence[str] = ()
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def add_worker(
@@ -54,29 +54,35 @@ class Cluster:
         arguments += ["--host", f"{self.address.split(':')[0]}://127.0.0.1"]
         arguments += ["--dashboard-address", "127.0.0.1:0"]
         log = self.folder / f"worker{number}.log"
-        worker = _dask_process("dask_worker", [*arguments, *self.tls, *options], log, environment)
+        arguments += [*self.tls, *self.gate, *options]
+        worker = _dask_process("dask_worker", arguments, log, environment)
         self.workers.append(worker)
         return worker
 
     @contextmanager
-    def held(self, condition: Callable[[], object]) -> Iterator[None]:
-        """Stop the workers that there are once a condition holds, and let them go on after."""
-        wait_until(condition, "the moment to stop the workers")
-        stopped = list(self.workers)
-        for worker in stopped:
-            worker.send_signal(signal.SIGSTOP)
+    def held(self) -> Iterator[None]:
+        """Let no unit begin its work, so that whoever looks late sees what is to be seen."""
+        closed = self.folder / "closed"
+        closed.touch()
         try:
             yield
         finally:
-            for worker in stopped:
-                worker.send_signal(signal.SIGCONT)
+            closed.unlink()
 
 
 @contextmanager
 def cluster_of_processes(
-    folder: Path, workers: int = 2, *, tls: Sequence[str] = (), protocol: str = "tcp"
+    folder: Path,
+    workers: int = 2,
+    *,
+    tls: Sequence[str] = (),
+    protocol: str = "tcp",
+    gated: bool = False,
 ) -> Iterator[Cluster]:
-    """Yield a cluster of processes; all of them end with the context."""
+    """Yield a cluster of processes; all of them end with the context.
+
+    Workers with a gate can be `held`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "scheduler.json"
     arguments = ["--host", f"{protocol}://127.0.0.1", "--port", "0", *tls]
@@ -85,7 +91,8 @@ def cluster_of_processes(
         scheduler = _dask_process("dask_scheduler", arguments, folder / "scheduler.log", None)
         stack.callback(end, scheduler)
         wait_until(lambda: _address(file), "the scheduler")
-        cluster = Cluster(str(_address(file)), folder, scheduler, tls)
+        gate = ("--preload", str(Path(__file__).with_name("gate.py"))) if gated else ()
+        cluster = Cluster(str(_address(file)), folder, scheduler, tls, gate)
         stack.callback(lambda: [end(worker) for worker in cluster.workers])
         for _ in range(workers):
             cluster.add_worker()

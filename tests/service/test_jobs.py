@@ -29,7 +29,7 @@ OVER = {"finished", "failed", "cancelled", "interrupted"}
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
     """A scheduler process with two worker processes."""
-    with cluster_of_processes(tmp_path_factory.mktemp("cluster")) as found:
+    with cluster_of_processes(tmp_path_factory.mktemp("cluster"), gated=True) as found:
         yield found
 
 
@@ -101,27 +101,30 @@ def wait_for(store: Path, *states: str) -> dict:
 
 
 def at_work(store: Path) -> bool:
-    """Whether the units of a stage have begun."""
-    return bool((status_in_store(store)["runs"][0]["board"] or {}).get("stages"))
+    """Whether the driver says that it runs, and a stage has begun."""
+    found = status_in_store(store)
+    begun = (found["runs"][0]["board"] or {}).get("stages")
+    return found["state"] == "running" and bool(begun)
 
 
 def test_a_job_outlives_its_submitter_and_a_worker(processes, simulated, alone, tmp_path, state):
     path = job_file(tmp_path, simulated)
     store = tmp_path / "tract.zarr"
     words = ["submit", str(path), "--scheduler", processes.address]
-    submitter = subprocess.Popen(
-        [sys.executable, "-c", STAYS, *words],
-        env={**os.environ, "BGMATCH_STATE": str(state)},
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    job = submitter.stdout.readline().decode().strip()
-    assert submitter.poll() is None
-    os.killpg(submitter.pid, signal.SIGKILL)
-    submitter.wait()
-    submitter.stdout.close()
-    # What a second shell sees, with nothing but the identifier, the store, or the scheduler.
-    with processes.held(lambda: at_work(store)):
+    with processes.held():
+        submitter = subprocess.Popen(
+            [sys.executable, "-c", STAYS, *words],
+            env={**os.environ, "BGMATCH_STATE": str(state)},
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        job = submitter.stdout.readline().decode().strip()
+        assert submitter.poll() is None
+        os.killpg(submitter.pid, signal.SIGKILL)
+        submitter.wait()
+        submitter.stdout.close()
+        # What a second shell sees, with nothing but the identifier, the store, or the scheduler.
+        wait_until(lambda: at_work(store), "the first units")
         assert status_of(state, job)["state"] == "running"
         end(processes.workers.pop(0))
         assert status_of(state / "none", "--store", str(store))["state"] == "running"
@@ -148,8 +151,9 @@ time.sleep(600)
 
 def test_a_killed_driver_is_told_and_resumed(processes, simulated, alone, tmp_path, state):
     store = tmp_path / "tract.zarr"
-    job = submit(job_file(tmp_path, simulated), state, "--scheduler", processes.address)
-    with processes.held(lambda: at_work(store)):
+    with processes.held():
+        job = submit(job_file(tmp_path, simulated), state, "--scheduler", processes.address)
+        wait_until(lambda: at_work(store), "the first units")
         os.kill(status_in_store(store)["driver"]["pid"], signal.SIGKILL)
         wait_until(lambda: status_in_store(store)["state"] == "interrupted", "the truth")
     found = status_of(state, job)
@@ -157,8 +161,9 @@ def test_a_killed_driver_is_told_and_resumed(processes, simulated, alone, tmp_pa
         "interrupted",
         f"interrupted: run bgmatch resume {job}",
     )
-    assert bgmatch("resume", job, state=state).stdout.strip() == job
-    with processes.held(lambda: status_in_store(store)["state"] == "running"):
+    with processes.held():
+        assert bgmatch("resume", job, state=state).stdout.strip() == job
+        wait_until(lambda: status_in_store(store)["state"] == "running", "the new driver")
         assert bgmatch("resume", job, state=state).stderr.startswith("bgmatch: [job-running]")
     watched = bgmatch("watch", job[:-2], state=state)
     assert watched.returncode == 0, watched.stdout + watched.stderr
@@ -192,8 +197,9 @@ def test_two_jobs_at_once_give_the_bytes_of_a_lone_run(
 
 def test_a_job_is_cancelled_cleanly_and_resumed(processes, simulated, alone, tmp_path, state):
     store = tmp_path / "tract.zarr"
-    job = submit(job_file(tmp_path, simulated), state, "--scheduler", processes.address)
-    with processes.held(lambda: at_work(store)):
+    with processes.held():
+        job = submit(job_file(tmp_path, simulated), state, "--scheduler", processes.address)
+        wait_until(lambda: at_work(store), "the first units")
         stopping = subprocess.Popen(
             [sys.executable, "-m", "bgmatch_dask", "cancel", "--store", str(store)],
             stdout=subprocess.PIPE,
