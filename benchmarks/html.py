@@ -136,7 +136,9 @@ def _draw_bars(axes: Any, plot: Mapping[str, Any]) -> None:  # noqa: ANN401
     for k, (label, points) in enumerate(series.items()):
         places = [names.index(str(x)) + (k - 0.5 * (len(series) - 1)) * thick for x, _ in points]
         values = [value for _, value in points]
-        ours = [_COLOURS[2] if str(x).startswith("bgmatch") else _COLOURS[k % 8] for x, _ in points]
+        ours = [
+            _COLOURS[2] if str(x).startswith("bgmatch,") else _COLOURS[k % 8] for x, _ in points
+        ]
         axes.barh(places, values, thick * 0.92, color=ours, label=label)
         for place, value in zip(places, values, strict=True):
             axes.annotate(
@@ -160,6 +162,8 @@ def _draw_lines(axes: Any, plot: Mapping[str, Any]) -> None:  # noqa: ANN401
     if plot["logarithmic"]:
         axes.set_yscale("log")
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(y for points in plot["series"].values() for _, y in points))
+    if all(float(x).is_integer() for points in plot["series"].values() for x, _ in points):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     if plot["level"] is not None:
         axes.axhline(plot["level"], color="#888888", linestyle="--", linewidth=1)
