@@ -145,6 +145,8 @@ def _print(record: dict[str, Any], out: Path) -> None:
             print(f"  {verdict(check)}")
         for name, why in part["skipped"].items():
             print(f"  skipped {name}: {why}")
+    if record.get("compared") == []:
+        print("\nnothing to compare: the earlier record has other sizes or parts")
     for row in record.get("compared", []):
         print(f"  {row['key']:<48} {row['old']:>10.4g} -> {row['new']:<10.4g} {row['verdict']}")
     print(f"\n{record['seconds']:.0f} s; report {out / 'bench.html'}, record {out / 'bench.json'}")

@@ -15,9 +15,12 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, An
     """Return one row per figure that both records have.
 
     A figure has changed when it moved by more than ten per cent *and* out of the spread of the
-    other record. Seconds and MB of two machines are not compared, only ratios.
+    other record. Seconds and MB of two machines are not compared, only ratios. Records of two
+    sizes have nothing in common.
     """
-    same = _machine(old) == _machine(new) and old["size"] == new["size"]
+    if old["size"] != new["size"]:
+        return []
+    same = _machine(old) == _machine(new)
     before, after = _figures(old), _figures(new)
     rows = []
     for key in sorted(before.keys() & after.keys()):

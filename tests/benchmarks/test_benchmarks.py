@@ -56,6 +56,10 @@ def test_seconds_of_two_machines_are_not_compared():
     assert len(compare(record(1.0), record(2.0, processor="q"))) == 1
 
 
+def test_records_of_two_sizes_are_not_compared():
+    assert compare(record(1.0), record(2.0) | {"size": "full"}) == []
+
+
 def test_a_failure_in_a_process_of_its_own_is_told():
     result = in_process("math:sqrt", {"nonsense": 1})
     assert result.value is None
