@@ -22,6 +22,9 @@ __all__ = ("DaskEngine", "Engine", "SerialEngine", "asking", "check_memory")
 _COUNT_SECONDS = 5.0
 """How often the threads of the cluster are counted."""
 
+_WAIT_SECONDS = 0.1
+"""How long to wait for a unit before looking up, as Dask itself does."""
+
 _CANCELLED = (CancelledError, asyncio.CancelledError)
 """What futures say once the scheduler is gone; the two are no kin."""
 
@@ -73,12 +76,22 @@ class DaskEngine:
         Tasks in flight per worker thread.
     threads
         Threads to keep busy even if there are fewer now: what an adaptive cluster can grow to.
+    while_waiting
+        Called now and then while no unit ends; what it raises stops the stage.
     """
 
-    def __init__(self, client: Client, *, per_thread: int = 3, threads: int = 0) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        per_thread: int = 3,
+        threads: int = 0,
+        while_waiting: Callable[[], None] = lambda: None,
+    ) -> None:
         self.client = client
         self.per_thread = per_thread
         self.threads = threads
+        self.while_waiting = while_waiting
         self._counted = (0, -_COUNT_SECONDS)
         # The scheduler takes two tasks of one name for one task, also from two clients.
         self._token = token_hex(6)
@@ -100,7 +113,7 @@ class DaskEngine:
         try:
             with asking(self.client, name):
                 self._submit(running, flying, function, islice(waiting, self._window()), name)
-            for future, result in running:
+            for future, result in self._arrivals(running):
                 task = flying.pop(future)
                 error = _failure(result)
                 if error is not None:
@@ -117,6 +130,15 @@ class DaskEngine:
                 # One that is gone has nothing to cancel, and must not hide why we stop.
                 with suppress(ClusterError), asking(self.client, name):
                     self.client.cancel(list(flying))
+
+    def _arrivals(self, running: as_completed) -> Iterator[tuple[Future[Any], Any]]:
+        while not running.is_empty():
+            if running.has_ready():
+                yield next(running)
+                continue
+            self.while_waiting()
+            with running.thread_condition:
+                running.thread_condition.wait(timeout=_WAIT_SECONDS)
 
     def worker_limit(self) -> int | None:
         """Return the memory of the smallest worker [bytes], None where there is no limit."""

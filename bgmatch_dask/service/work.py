@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from distributed import Client
@@ -19,11 +19,16 @@ __all__ = ("carry_out",)
 
 
 def carry_out(
-    plan: TractPlan, client: Client, listeners: Sequence[Listener], until: Until = "coadd"
+    plan: TractPlan,
+    client: Client,
+    listeners: Sequence[Listener],
+    until: Until = "coadd",
+    while_waiting: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Carry out a plan on a cluster, write its report if it is finished, and return its summary.
 
     Beside the listeners, the board in the store and on the scheduler's page is kept up to date.
+    What is called while no unit ends may raise, to stop the run.
 
     Raises
     ------
@@ -37,7 +42,8 @@ def carry_out(
         for tell in everyone:
             tell(Note(f"{len(plan.spec.visits)} visits, {len(plan.ingest)} units"))
             tell(Note(f"board: {link}"))
-        engine = DaskEngine(client, threads=plan.config.cluster.max_workers or 0)
+        threads = plan.config.cluster.max_workers or 0
+        engine = DaskEngine(client, threads=threads, while_waiting=while_waiting)
         summary = run_tract(plan, engine, everyone, until=until)
         if until == "coadd":
             summary["report"] = write_report(plan.location, plan.config.run)

@@ -200,16 +200,9 @@ def test_a_job_is_cancelled_cleanly_and_resumed(processes, simulated, alone, tmp
     with processes.held():
         job = submit(job_file(tmp_path, simulated), state, "--scheduler", processes.address)
         wait_until(lambda: at_work(store), "the first units")
-        stopping = subprocess.Popen(
-            [sys.executable, "-m", "bgmatch_dask", "cancel", "--store", str(store)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        files = JobFiles(RunPlace(Location.of(str(store)).url, "main"))
-        wait_until(lambda: files.asked_to_cancel(files.record()), "the request")
-        asked = files.beat().number
-        wait_until(lambda: files.beat().number > asked + 3, "the driver to look")
-    assert stopping.communicate()[0].split()[:2] == [job, "cancelled"]
+        # No unit ends while it is cancelled.
+        cancelled = bgmatch("cancel", "--store", str(store), state=state)
+        assert cancelled.stdout.split()[:2] == [job, "cancelled"]
     found = status_in_store(store)
     assert (found["state"], found["text"]) == (
         "cancelled",

@@ -233,9 +233,10 @@ class _Driver:
             reporter.say("running", "reads the headers of the inputs")
             # A client of its own, because one client hears one run of Dask's event log.
             with Client(address_of(client), security=client.security, set_as_default=False) as own:
-                plan = make_plan(config, DaskEngine(own))
+                # Also where nothing moves, e.g. because no worker is left, a job can be stopped.
+                plan = make_plan(config, DaskEngine(own, while_waiting=reporter.check))
                 reporter.say("running")
-                summary = carry_out(plan, own, [reporter])
+                summary = carry_out(plan, own, [reporter], while_waiting=reporter.check)
         except StopAskedError as stop:
             why = str(stop)
             reporter.say("cancelled" if why == "cancel" else "interrupted", why)
