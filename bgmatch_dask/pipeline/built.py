@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from bgmatch_dask.background.built import (
     Member,
@@ -24,6 +23,7 @@ from bgmatch_dask.background.reference import ReferenceChoice
 from bgmatch_dask.background.solution import Flag, Solution
 from bgmatch_dask.background.superpixels import SuperpixelSums, from_array, merge, to_array
 from bgmatch_dask.background.visits import Visit
+from bgmatch_dask.numerics.one_thread import one_thread
 from bgmatch_dask.pipeline.basis import unit_basis
 from bgmatch_dask.pipeline.context import RunContext
 from bgmatch_dask.pipeline.difference import StoredWarps
@@ -126,7 +126,7 @@ def match_to_built(
         tasks = _tasks(run, ingested, solution, hubs, tied, number)
         run.run_units("built", built_patch, tasks, difference_settings(run))
         sums = _merged(run.store, tasks)
-        with run.stage("solve"), run.record("solve"), threadpool_limits(1):
+        with run.stage("solve"), run.record("solve"), one_thread():
             config = solve_config(run.plan.config)
             found = solve_built(solution, sums, differences, coverage, config)
             save_solution(run.store, run.version, found)

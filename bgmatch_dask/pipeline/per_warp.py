@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from bgmatch_dask.background.per_warp import PerWarpConfig, WarpMatch, match_warp
 from bgmatch_dask.config import RunConfig
@@ -17,6 +16,7 @@ from bgmatch_dask.errors import BgmatchError
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.numerics.chebyshev import Weighting
 from bgmatch_dask.numerics.interpolation import InterpStyle
+from bgmatch_dask.numerics.one_thread import one_thread
 from bgmatch_dask.numerics.rendering import UndersampleStyle
 from bgmatch_dask.numerics.statistics import Property
 from bgmatch_dask.pipeline.basis import settings_of, unit_basis
@@ -137,7 +137,7 @@ def match_patch(task: PerWarpTask) -> Receipt:
 def _match(reference: Warp, science: Warp, config: PerWarpConfig) -> WarpMatch | BgmatchError:
     try:
         # One thread: the sums of a fit depend on how many share them.
-        with threadpool_limits(1):
+        with one_thread():
             return match_warp(reference, science, config)
     except BgmatchError as error:
         return error

@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from bgmatch_dask import __version__
 from bgmatch_dask.background.cross_validation import cross_validate
@@ -26,6 +25,7 @@ from bgmatch_dask.background.solution import Solution
 from bgmatch_dask.background.superpixels import SuperpixelSums
 from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.config import config_digest
+from bgmatch_dask.numerics.one_thread import one_thread
 from bgmatch_dask.pipeline import stages
 from bgmatch_dask.pipeline.built import match_to_built
 from bgmatch_dask.pipeline.context import RunContext
@@ -202,7 +202,7 @@ def _cross_validated(
     config = run.plan.config
     if config.match.cross_validation < 1:
         return {}
-    with run.stage("cross-validation"), threadpool_limits(1):
+    with run.stage("cross-validation"), one_thread():
         found = cross_validate(
             differences,
             coverage,

@@ -10,7 +10,6 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from bgmatch_dask.background.hubs import choose_hubs, pairs_for_patch
 from bgmatch_dask.background.reference import ReferenceChoice
@@ -23,6 +22,7 @@ from bgmatch_dask.config import RunConfig
 from bgmatch_dask.errors import InputError, Rejected
 from bgmatch_dask.geometry import SuperpixelWindow
 from bgmatch_dask.maskplanes import bits_of
+from bgmatch_dask.numerics.one_thread import one_thread
 from bgmatch_dask.pipeline.basis import settings_of, unit_basis
 from bgmatch_dask.pipeline.coadd_unit import CoaddTask, coadd_patch
 from bgmatch_dask.pipeline.context import RunContext
@@ -258,7 +258,7 @@ def solve(
     run.create_group(f"match/{run.version}", lambda _: None)
     # One thread: the sum of a product depends on how many share it, and for blocks of this size
     # threads cost ten times what they save.
-    with run.stage("solve"), run.record("solve"), threadpool_limits(1):
+    with run.stage("solve"), run.record("solve"), one_thread():
         solution = solve_offsets(
             differences,
             coverage,
