@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     options = _parser().parse_args(arguments)
     os.environ.update(worker_environment())
-    out: Path = options.out
+    # Other programs run in folders of their own.
+    out: Path = options.out.resolve()
     size = SIZES["full" if options.full else "tiny" if options.tiny else "quick"]
     parts = options.parts.split(",") if options.parts else list(PARTS)
     unknown = sorted(set(parts) - set(PARTS))
