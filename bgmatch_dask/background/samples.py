@@ -142,9 +142,17 @@ def gather(observations: Observations, n_visits: int, grid: SuperpixelGrid) -> S
 
     one = np.ones(len(data))
     count = _sums(at_hub, one, n) + _sums(at_visit, one, n)
+    # All visits of a site get one box: what their surfaces have in common must cancel, as it does
+    # in every pair. What pairs see in their own boxes is corrected for by who solves.
+    n_sites, at_site = int(site.max(initial=-1)) + 1, site[at_hub]
+    pairs = np.bincount(at_site, minlength=n_sites)
+
+    def of_site(values: Array) -> Array:
+        return (_sums(at_site, values, n_sites) / pairs)[site]
+
     boxes = []
     for low, high in zip(data.low, data.high, strict=True):
-        middle, half = mean(0.5 * (low + high)), 0.5 * np.sqrt(mean((high - low) ** 2))
+        middle, half = of_site(0.5 * (low + high)), 0.5 * np.sqrt(of_site((high - low) ** 2))
         boxes.append((middle - half, middle + half))
     return Samples(
         visit=visit,
@@ -154,7 +162,7 @@ def gather(observations: Observations, n_visits: int, grid: SuperpixelGrid) -> S
         low=(boxes[0][0], boxes[1][0]),
         high=(boxes[0][1], boxes[1][1]),
         photon=0.5 * mean(data.photon),
-        n_sites=int(site.max(initial=-1)) + 1,
+        n_sites=n_sites,
         at_hub=at_hub,
         at_visit=at_visit,
         starts=np.searchsorted(visit, np.arange(n_visits + 1)),
