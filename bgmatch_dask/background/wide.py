@@ -29,7 +29,7 @@ from bgmatch_dask.background.robust import redescending_weights, robust_scale
 from bgmatch_dask.background.samples import gather
 from bgmatch_dask.background.sky_solvers import work_of
 from bgmatch_dask.background.sky_system import Strengths, each
-from bgmatch_dask.background.smoothing_strength import MOST_MODES
+from bgmatch_dask.background.smoothing_strength import MOST_MODES, Tuned
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.geometry import SuperpixelGrid
 from bgmatch_dask.numerics.surface_samples import N_PLANES, box_differences, sample_planes
@@ -43,6 +43,7 @@ _ROUNDS = 3
 _THREADS = 2
 _LARGEST_FACTOR = 64
 _CLOSE = 1e-6
+_MOST_LOST = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,16 @@ def fit_wide(
 
 def _scaled(strengths: Strengths, factor: float) -> Strengths:
     return replace(strengths, smoothing=strengths.smoothing * factor)
+
+
+def _noise_of_most(tuned: Tuned) -> float:
+    """Return the noise of cells without those that details alone can follow."""
+    samples, weights = tuned.solver.system.samples, tuned.solver.weights
+    free = 1.0 - 1.0 / samples.of_sites(np.ones(len(samples)))[samples.site]
+    lost = min(float(tuned.freedom.sum()) / max(float(free.sum()), 1.0), _MOST_LOST)
+    left = tuned.left - samples.medians(tuned.left)[samples.site]
+    z = left * np.sqrt(weights / tuned.data.trust / (np.maximum(free, _CLOSE) * (1.0 - lost)))
+    return min(tuned.noise, robust_scale(z) ** 2)
 
 
 class _Steps:
@@ -297,7 +308,7 @@ class _Steps:
         windows, gauges = self.layout.windows, range(n, len(nodes))
         zero = {g: on_tract(nodes[g], windows[g], shape) for g in gauges}
         rough = [self._of_detail(v, noise) for v in range(len(nodes))]
-        cells = joint.variances()
+        cells = replace(joint, tuned=replace(tuned, noise=_noise_of_most(tuned))).variances()
         return Wide(
             layout=self.layout,
             nodes=tuple(
