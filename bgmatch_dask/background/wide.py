@@ -197,6 +197,7 @@ class _Steps:
             config,
             start=start,
             keep=keep,
+            one_box=True,
             threads=_THREADS,
         )
 
