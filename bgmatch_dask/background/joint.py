@@ -155,7 +155,6 @@ def fit_joint(
     pitch: int = 1,
     start: Strengths | None = None,
     keep: bool = False,
-    one_box: bool = False,
     threads: int = 1,
 ) -> Joint:
     """Solve for all visits at once.
@@ -176,8 +175,6 @@ def fit_joint(
         Strengths to begin with.
     keep
         Whether to end with them too.
-    one_box
-        Whether all visits of a superpixel see it as one box, see `gather`.
     threads
         Visits that are worked on at a time; no result depends on it.
 
@@ -186,7 +183,7 @@ def fit_joint(
     Joint
         The solution.
     """
-    samples = gather(observations, len(members.planes), grid, one_box=one_box)
+    samples = gather(observations, len(members.planes), grid)
     layout = lay_out(members.planes, grid, pitch)
     system = build_system(samples, layout, members.is_gauge, members.rigid, threads)
     return Joint(members, tune(system, observations, members.anchored, config, start, keep=keep))

@@ -50,8 +50,6 @@ class Samples:
     """Sample of the visit of each observation."""
     starts: Index
     """First sample of each visit, and the number of samples."""
-    one_box: bool = False
-    """Whether all visits of a site have the same box."""
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -122,14 +120,8 @@ class Samples:
         return x - (self.of_sites(x) / self.of_sites(np.ones(n)))[self.site]
 
 
-def gather(
-    observations: Observations, n_visits: int, grid: SuperpixelGrid, *, one_box: bool = False
-) -> Samples:
-    """Return the samples behind some observations whose ends all have a number.
-
-    With ``one_box`` all visits of a site get one mean box. Then what their surfaces have in common
-    cancels, as it does in every pair, however ragged the cells are.
-    """
+def gather(observations: Observations, n_visits: int, grid: SuperpixelGrid) -> Samples:
+    """Return the samples behind some observations whose ends all have a number."""
     data, nx = observations, grid.shape[1]
     n_places = grid.shape[0] * nx
     place = data.sy * nx + data.sx
@@ -150,15 +142,9 @@ def gather(
 
     one = np.ones(len(data))
     count = _sums(at_hub, one, n) + _sums(at_visit, one, n)
-    n_sites, at_site = int(site.max(initial=-1)) + 1, site[at_hub]
-    pairs = np.bincount(at_site, minlength=n_sites)
-
-    def of_box(values: Array) -> Array:
-        return (_sums(at_site, values, n_sites) / pairs)[site] if one_box else mean(values)
-
     boxes = []
     for low, high in zip(data.low, data.high, strict=True):
-        middle, half = of_box(0.5 * (low + high)), 0.5 * np.sqrt(of_box((high - low) ** 2))
+        middle, half = mean(0.5 * (low + high)), 0.5 * np.sqrt(mean((high - low) ** 2))
         boxes.append((middle - half, middle + half))
     return Samples(
         visit=visit,
@@ -168,11 +154,10 @@ def gather(
         low=(boxes[0][0], boxes[1][0]),
         high=(boxes[0][1], boxes[1][1]),
         photon=0.5 * mean(data.photon),
-        n_sites=n_sites,
+        n_sites=int(site.max(initial=-1)) + 1,
         at_hub=at_hub,
         at_visit=at_visit,
         starts=np.searchsorted(visit, np.arange(n_visits + 1)),
-        one_box=one_box,
     )
 
 

@@ -44,7 +44,6 @@ _POOL_LOOSE = 2000.0
 _POOL_ANCHORED = 2.0
 _NOISE_FREE = 1e-20
 _CORRECTIONS = 8
-_MORE_CORRECTIONS = 16
 _CORRECTED = 1e-13
 _SMALL = 1e-5
 _SMALL_DRAFT = 1e-2
@@ -278,8 +277,7 @@ def _solve(
     # Samples have one mean box each; what pairs see in their own boxes is corrected for.
     scale = float(np.abs(value).max(initial=0.0))
     needed, small = needs(theta), _SMALL_DRAFT if rough else _SMALL
-    # Where all visits of a site have one box, corrections are larger but converge.
-    for _ in range(_MORE_CORRECTIONS if system.samples.one_box else _CORRECTIONS):
+    for _ in range(_CORRECTIONS):
         change = solver.step(needed, theta)
         theta = theta + change
         needed = needs(theta)

@@ -23,17 +23,16 @@ from bgmatch_dask.background.coarse import (
 )
 from bgmatch_dask.background.detail import Detail, fit_detail
 from bgmatch_dask.background.joint import Joint, Members, fit_joint
-from bgmatch_dask.background.layout import GUARD, NodeLayout, lay_out, node_shape, on_tract, taps
+from bgmatch_dask.background.layout import GUARD, NodeLayout, lay_out, node_shape, on_tract
 from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.background.robust import redescending_weights, robust_scale
 from bgmatch_dask.background.samples import gather
 from bgmatch_dask.background.sky_solvers import work_of
 from bgmatch_dask.background.sky_system import Strengths, each
-from bgmatch_dask.background.smoothing_strength import MOST_MODES, Tuned
+from bgmatch_dask.background.smoothing_strength import MOST_MODES
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.geometry import SuperpixelGrid
 from bgmatch_dask.numerics.surface_samples import N_PLANES, box_differences, sample_planes
-from bgmatch_dask.numerics.tap_kernels import as_matrix
 
 __all__ = ("Wide", "cell_factor", "fit_wide")
 
@@ -43,7 +42,6 @@ _ROUNDS = 3
 _THREADS = 2
 _LARGEST_FACTOR = 64
 _CLOSE = 1e-6
-_MOST_LOST = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,28 +115,15 @@ def fit_wide(
     """
     steps = _Steps(observations, members, grid, config, factor)
     cells = None if strengths is None else _scaled(strengths, 1.0 / factor**4)
-    keep = cells is not None
-    joint = steps.on_cells(cells, None, keep=keep)
-    # Ragged cells see a surface a little differently than full ones: known once there is one.
-    joint = steps.on_cells(cells, joint, keep=keep)
+    joint = steps.on_cells(cells, keep=cells is not None)
     steps.look_closer(joint)
-    joint = steps.on_cells(joint.tuned.strengths, joint, keep=keep)
+    joint = steps.on_cells(joint.tuned.strengths, keep=cells is not None)
     steps.look_closer(joint)
     return steps.finished(joint)
 
 
 def _scaled(strengths: Strengths, factor: float) -> Strengths:
     return replace(strengths, smoothing=strengths.smoothing * factor)
-
-
-def _noise_of_most(tuned: Tuned) -> float:
-    """Return the noise of cells without those that details alone can follow."""
-    samples, weights = tuned.solver.system.samples, tuned.solver.weights
-    free = 1.0 - 1.0 / samples.of_sites(np.ones(len(samples)))[samples.site]
-    lost = min(float(tuned.freedom.sum()) / max(float(free.sum()), 1.0), _MOST_LOST)
-    left = tuned.left - samples.medians(tuned.left)[samples.site]
-    z = left * np.sqrt(weights / tuned.data.trust / (np.maximum(free, _CLOSE) * (1.0 - lost)))
-    return min(tuned.noise, robust_scale(z) ** 2)
 
 
 class _Steps:
@@ -165,28 +150,17 @@ class _Steps:
         """Return where the samples of a visit lie."""
         return slice(int(self.samples.starts[visit]), int(self.samples.starts[visit + 1]))
 
-    def on_cells(self, start: Strengths | None, before: Joint | None, *, keep: bool) -> Joint:
-        """Solve on cells for what is not detail.
-
-        Cells at ragged edges average a surface over another shape than a box. What that makes
-        of the surface ``before`` is taken from the superpixels.
-        """
+    def on_cells(self, start: Strengths | None, *, keep: bool) -> Joint:
+        """Solve on cells for what is not detail."""
         data, factor, config = self.data, self.factor, self.config
         smooth = data.value
         if self.details:
             zero = [np.zeros((w.ny, w.nx)) for w in self.layout.windows]
             smooth = smooth - self._differences(self._with_details(zero))
-        if before is not None:
-            smooth = smooth - self._differences(self._smooth(before))
         trust = self._at_pairs(self.trust)
         cells = coarsen(
             replace(data, value=smooth, variance=data.photon / trust), self.grid, factor
         )
-        if before is not None:
-            system, layout = before.tuned.solver.system, before.layout
-            rows = as_matrix(taps(cells, layout), layout.n_nodes)
-            known = rows @ system.on_nodes(before.tuned.theta)
-            cells = replace(cells, value=cells.value + known)
         if config.smoothing is not None:
             config = replace(config, smoothing=config.smoothing / factor**4)
         planes = tuple(coarse_plane(plane, factor) for plane in self.members.planes)
@@ -197,7 +171,6 @@ class _Steps:
             config,
             start=start,
             keep=keep,
-            one_box=True,
             threads=_THREADS,
         )
 
@@ -253,16 +226,12 @@ class _Steps:
 
     def _nodes(self, joint: Joint) -> list[Array]:
         """Return all surfaces on the superpixels' nodes, details with them."""
-        return self._with_details(self._smooth(joint))
-
-    def _smooth(self, joint: Joint) -> list[Array]:
-        """Return all surfaces on the superpixels' nodes, without details."""
         smooth = []
         for v, window in enumerate(self.layout.windows):
             cells = joint.layout.windows[v]
             place = (window.y0, window.ny, window.x0, window.nx)
             smooth.append(refine_nodes(joint.surface(v), (cells.y0, cells.x0), self.factor, place))
-        return smooth
+        return self._with_details(smooth)
 
     def _with_details(self, nodes: list[Array]) -> list[Array]:
         return [
@@ -309,7 +278,7 @@ class _Steps:
         windows, gauges = self.layout.windows, range(n, len(nodes))
         zero = {g: on_tract(nodes[g], windows[g], shape) for g in gauges}
         rough = [self._of_detail(v, noise) for v in range(len(nodes))]
-        cells = replace(joint, tuned=replace(tuned, noise=_noise_of_most(tuned))).variances()
+        cells = joint.variances()
         return Wide(
             layout=self.layout,
             nodes=tuple(
