@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from bgmatch_dask.background.diagnostics import pair_residuals
 from bgmatch_dask.background.graph import anchored_visits, find_components
@@ -26,6 +25,7 @@ from bgmatch_dask.background.superpixels import SuperpixelSums
 from bgmatch_dask.background.surface import SurfaceFit, fit_surfaces
 from bgmatch_dask.background.visits import Visit, find_visit, sorted_visits, visit_key
 from bgmatch_dask.geometry import SuperpixelGrid
+from bgmatch_dask.numerics.one_thread import one_thread
 
 __all__ = ("solve_offsets",)
 
@@ -96,7 +96,7 @@ def solve_offsets(
     is_anchored = np.array([v in anchored for v in unknowns], bool)
     # One thread within BLAS: the sum of a product depends on how many share it. Whole visits are
     # given to threads instead, which changes no sum.
-    with threadpool_limits(1):
+    with one_thread():
         at_zero = [(c.gauge, covered[c.gauge]) for c in components if len(c.visits) > 1]
         members = [*unknowns, *(gauge for gauge, _ in at_zero)]
         kept = _kept(strengths, members)
