@@ -39,6 +39,10 @@ class Penalty:
     trend: Array
     """Entries between terms, ``(TREND, TREND)``."""
 
+    def first(self, n: int) -> Penalty:
+        """Return ``K`` of the first ``n`` modes."""
+        return Penalty(np.ascontiguousarray(self.energy[:n, :n]), self.cross[:n].copy(), self.trend)
+
 
 @lru_cache(maxsize=256)
 def trend_rows(

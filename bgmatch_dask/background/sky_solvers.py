@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.background.sky_system import Prior, SkySystem, Strengths
 from bgmatch_dask.errors import MatchError
-from bgmatch_dask.numerics.triangular import inverse_of_factor, solve_lower
+from bgmatch_dask.numerics.triangular import inverse_of_factor, solve_lower, subtract_lower
 
 __all__ = ("SkyFirst", "SkyLast", "SkySolver", "Spread", "factorise", "work_of")
 
@@ -114,8 +114,7 @@ class SkyLast(_Solver):
         samples = system.samples
         matrix = np.diag(samples.of_sites(weights))
         for v, part in enumerate(found):
-            site = samples.site[system.own(v)]
-            matrix[np.ix_(site, site)] -= part[2]
+            subtract_lower(matrix, samples.site[system.own(v)], part[2])
         lower, to_sky = tuple(f[0] for f in found), tuple(f[1] for f in found)
         return cls(system, weights, strengths, priors, lower, to_sky, _cholesky(matrix))
 

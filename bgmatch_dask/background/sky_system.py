@@ -107,9 +107,12 @@ class SkySystem:
         """Return the equations with as many modes per visit as asked for."""
 
         def build(v: int) -> tuple[Array, Penalty]:
-            n = int(counts[v])
-            if n == self.rows[v].shape[1]:
+            n, known = int(counts[v]), self.rows[v].shape[1]
+            if n == known:
                 return self.rows[v], self.penalties[v]
+            # No column depends on how many there are.
+            if n < known:
+                return np.ascontiguousarray(self.rows[v][:, :n]), self.penalties[v].first(n)
             own, samples = self.own(v), self.samples
             low, high = [s[own] for s in samples.low], [s[own] for s in samples.high]
             return self.modes[v].rows(self.layout, v, low, high, n), self.modes[v].penalty(n)

@@ -11,11 +11,12 @@ import ctypes
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cython_blas, cython_lapack
 
-__all__ = ("inverse_of_factor", "solve_lower")
+__all__ = ("inverse_of_factor", "solve_lower", "subtract_lower")
 
 Array = NDArray[np.float64]
 
@@ -66,6 +67,25 @@ def inverse_of_factor(lower: Array) -> Array:
         raise np.linalg.LinAlgError(message)
     whole: Array = np.tril(out) + np.tril(out, -1).T
     return whole
+
+
+@numba.njit(cache=True, nogil=True)
+def subtract_lower(matrix: Array, at: NDArray[np.int64], part: Array) -> None:
+    """Subtract a symmetric matrix from some rows and columns of a lower triangle, in place.
+
+    Parameters
+    ----------
+    matrix
+        float64 ``(n, n)``; what is above its diagonal stays as it is.
+    at
+        Rows and columns, ascending, ``(k,)``.
+    part
+        Symmetric, ``(k, k)``.
+    """
+    for i in range(at.size):
+        row, own = matrix[at[i]], part[i]
+        for j in range(i + 1):
+            row[at[j]] -= own[j]
 
 
 def _size(lower: Array) -> int:

@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bgmatch_dask.numerics.triangular import inverse_of_factor, solve_lower
+from bgmatch_dask.numerics.triangular import inverse_of_factor, solve_lower, subtract_lower
 
 
 def factor(n: int, seed: int = 0) -> np.ndarray:
@@ -38,6 +38,18 @@ def test_the_inverse_is_whole_and_symmetric(n):
     inverse = inverse_of_factor(lower)
     np.testing.assert_array_equal(inverse, inverse.T)
     np.testing.assert_allclose(inverse @ lower @ lower.T, np.eye(n), atol=1e-12)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 9), st.data())
+def test_a_part_is_subtracted_from_the_lower_triangle_alone(n, data):
+    at = np.array(sorted(data.draw(st.sets(st.integers(0, n)))), np.int64)
+    matrix = np.random.default_rng(n).normal(size=(n + 1, n + 1))
+    half = np.random.default_rng(1).normal(size=(len(at), len(at)))
+    whole, out = matrix.copy(), matrix.copy()
+    whole[np.ix_(at, at)] -= half + half.T
+    subtract_lower(out, at, half + half.T)
+    np.testing.assert_array_equal(out, np.tril(whole) + np.triu(matrix, 1))
 
 
 def test_nothing_that_is_given_changes():
