@@ -130,13 +130,13 @@ def _floors(pool: Executor, job: JobMeasure, work: Path) -> dict[str, tuple[str,
     read_two = zarr_read_floor(pool, url, units, ("image", "mask"))
     read_all = zarr_read_floor(pool, url, units, ("image", "variance", "mask"))
     patches = len({patch for _, patch in units})
-    # Two coadds of four planes, about the bytes of four thirds of a warp each.
-    stacks = write / len(units) * patches * 2 * 4 / 3
+    # A coadd of four planes, about the bytes of four thirds of a warp.
+    stack = write / len(units) * patches * 4 / 3
     return {
         "ingest": ("astropy decode + Zarr write", write),
         "difference": ("Zarr read of image and mask", read_two),
         "match": ("Zarr read and write of three planes", read_all + write),
-        "coadd": ("Zarr read of three planes, write of the coadds", read_all + stacks),
+        "coadd": ("Zarr read of three planes, write of the coadd", read_all + stack),
     }
 
 

@@ -48,12 +48,15 @@ GEOMETRY = TractGeometry(
 """A tract that does not start at pixel zero; the star lies in the inner box of `STAR_PATCH`."""
 
 
-def build_tiny_store(folder: Path, unit: str = "DN") -> Location:
+def build_tiny_store(folder: Path, unit: str = "DN", *, write_unmatched: bool = False) -> Location:
     """Write a store with a finished run and return its place."""
-    return fill_tiny_store(Location.of(str(folder / "tiny.zarr")), unit)
+    place = Location.of(str(folder / "tiny.zarr"))
+    return fill_tiny_store(place, unit, write_unmatched=write_unmatched)
 
 
-def fill_tiny_store(location: Location, unit: str = "DN") -> Location:
+def fill_tiny_store(
+    location: Location, unit: str = "DN", *, write_unmatched: bool = False
+) -> Location:
     """Write the same store at any place."""
     create_tract(location, TractSpec(GEOMETRY, VISITS, unit, bin_size=16, chunk=16))
     store = TractStore(location)
@@ -64,7 +67,7 @@ def fill_tiny_store(location: Location, unit: str = "DN") -> Location:
     save_visit_sums(store, counts)
     offsets = {v: _offset(store, v, i) for i, v in enumerate(VISITS) if v in (MATCHED, SCRIPT)}
     save_solution(store, RUN, SimpleNamespace(offsets=offsets))
-    _coadd(store)
+    _coadd(store, write_unmatched=write_unmatched)
     save_summary(location, RUN, summary(unit))
     save_diagnostics(location, RUN, unit, *diagnostics())
     commit_run(location, RUN, {})
@@ -106,8 +109,8 @@ def _offset(store: TractStore, visit: str, index: int) -> Offset:
     return Offset(visit, grid, 1, nodes, rng.uniform(0.1, 0.2, grid.shape), flags)
 
 
-def _coadd(store: TractStore) -> None:
-    for name in ("matched", "unmatched"):
+def _coadd(store: TractStore, *, write_unmatched: bool) -> None:
+    for name in ("matched", "unmatched") if write_unmatched else ("matched",):
         group = store.group(f"coadd/{RUN}_{name}")
         for plane, kind in COADD_PLANES.items():
             create_patch_array(group, plane, kind, store.spec)
@@ -122,7 +125,7 @@ def _coadd(store: TractStore) -> None:
                 reference=REFERENCE,
                 dropped=(),
                 bad_bits=NO_DATA,
-                unmatched=True,
+                write_unmatched=write_unmatched,
                 digest="",
             )
         )

@@ -30,7 +30,7 @@ _TEXT = (
     "detector gaps, and one huge galaxy with cirrus that must survive. Other programs get one FITS "
     "image per visit, bad pixels already blanked, each in a fresh process; imports and preparation "
     "do not count. bgmatch gets the patch files of the same pixels and its time is the whole job "
-    "(ingest into the store, matching, both coadds) on two worker processes that are up. Errors "
+    "(ingest into the store, matching, coadd) on two worker processes that are up. Errors "
     "need no noise: the true background of each visit plus what a program added to it is what is "
     "left. The error is the rms of its difference between two visits, median over pairs; a seam "
     "is the step of the mean coadd's background where the set of visits changes; diffuse is the "
@@ -155,7 +155,7 @@ def run_peers(size: Size, work: Path, progress: Progress) -> PartResult:
     progress.step("bgmatch")
     jobs = run_ours(tract, scene, work, work / "ours.npz", size.repeats)
     ours = _Entry(
-        Peer("bgmatch, whole job, 2 workers", "ingest, match, two coadds"),
+        Peer("bgmatch, whole job, 2 workers", "ingest, match, coadd"),
         [job.seconds for job in jobs],
         statistics.median(job.cpu for job in jobs),
         max(max(job.peak, job.driver_peak) for job in jobs),

@@ -119,5 +119,5 @@ class CoaddConfig(Section):
     """Mask planes whose pixels are left out of the coadd."""
     outliers: bool = False
     """Leave the outlier masks of the differences (match.outlier_sigma) out of the matched coadd."""
-    unmatched: bool = True
-    """Make the coadd of the unmatched warps as well, for comparison."""
+    write_unmatched: bool = False
+    """Write the coadd of the unmatched warps to the store; otherwise it is computed when read."""

@@ -18,6 +18,7 @@ from bgmatch_dask.numerics.stacking import TOGETHER
 from bgmatch_dask.pipeline.outlier_masks import OutlierMasks
 from bgmatch_dask.pipeline.results import Method, offset_on
 from bgmatch_dask.pipeline.thumbnails import BlockSums, write_thumbnail
+from bgmatch_dask.pipeline.unmatched import Recipe, write_recipe
 from bgmatch_dask.store import Receipt, TractStore, open_store
 from bgmatch_dask.store.plane_writer import PlaneWriter
 from bgmatch_dask.store.versions import run_of
@@ -30,7 +31,7 @@ _HELD_PIXELS = 3 << 22
 
 @dataclass(frozen=True, slots=True)
 class CoaddTask:
-    """Stack the warps of one patch, matched and (for comparison) unmatched."""
+    """Stack the warps of one patch, matched and (for its picture, or to be stored) unmatched."""
 
     url: str
     run: str
@@ -40,7 +41,7 @@ class CoaddTask:
     reference: str
     dropped: tuple[str, ...]
     bad_bits: int
-    unmatched: bool
+    write_unmatched: bool
     digest: str
     method: Method = "joint"
     outliers: bool = False
@@ -56,10 +57,9 @@ def coadd_patch(task: CoaddTask) -> Receipt:
     """Carry out a `CoaddTask`, a band of rows at a time: sums of a whole patch take gigabytes."""
     start = time.perf_counter()
     store = open_store(task.url)
-    coadds = [
-        _PatchCoadd.of(store, task, name)
-        for name in (("matched", "unmatched") if task.unmatched else ("matched",))
-    ]
+    matched = _PatchCoadd.of(store, task, "matched", write=True)
+    unmatched = _PatchCoadd.of(store, task, "unmatched", write=task.write_unmatched)
+    coadds = (matched, unmatched)
     outer = store.spec.geometry.patches.outer_box(task.patch)
     masks = OutlierMasks.of(store, run_of(task.run)) if task.outliers else None
     for band in _bands(store, task):
@@ -69,14 +69,19 @@ def coadd_patch(task: CoaddTask) -> Receipt:
             coadd.add(band, box, stacks.get(coadd.name))
     for coadd in coadds:
         coadd.write()
+    recipe = Recipe(task.weights, task.bad_bits, unmatched.n_pixels, task.write_unmatched)
+    write_recipe(store, task.run, task.patch, recipe)
     write_thumbnail(store, task.run, task.patch, {c.name: c.blocks for c in coadds})
-    figures = {"n_pixels": coadds[0].n_pixels}
+    figures = {"n_pixels": matched.n_pixels}
     return Receipt("coadd", task.unit, task.digest, time.perf_counter() - start, figures)
 
 
 @dataclass(slots=True)
 class _PatchCoadd:
-    """One coadd of one patch, from the top: only compressed planes are held as a whole."""
+    """One coadd of one patch, from the top: only compressed planes are held as a whole.
+
+    Without writers only its small picture is made.
+    """
 
     name: str
     writers: Mapping[str, PlaneWriter]
@@ -84,9 +89,10 @@ class _PatchCoadd:
     n_pixels: int = 0
 
     @classmethod
-    def of(cls, store: TractStore, task: CoaddTask, name: str) -> _PatchCoadd:
+    def of(cls, store: TractStore, task: CoaddTask, name: str, *, write: bool) -> _PatchCoadd:
         path = f"coadd/{task.run}_{name}"
-        writers = {p: store.patch_plane(f"{path}/{p}", task.patch) for p in COADD_PLANES}
+        planes = COADD_PLANES if write else ()
+        writers = {p: store.patch_plane(f"{path}/{p}", task.patch) for p in planes}
         return cls(name, writers, BlockSums.empty(store.spec.geometry, task.patch))
 
     def add(self, band: Box, box: Box, stack: Stack | None) -> None:
@@ -152,9 +158,7 @@ def _bands(store: TractStore, task: CoaddTask) -> list[Box]:
 def _stack_band(
     store: TractStore, task: CoaddTask, box: Box, masks: OutlierMasks | None
 ) -> dict[str, Stack]:
-    stacks = {"matched": Stack.empty(box.shape)}
-    if task.unmatched:
-        stacks["unmatched"] = Stack.empty(box.shape)
+    stacks = {"matched": Stack.empty(box.shape), "unmatched": Stack.empty(box.shape)}
     clipped = np.zeros(box.shape, bool)
     together = min(max(_HELD_PIXELS // (box.width * box.height), 1), TOGETHER)
     for first in range(0, len(task.weights), together):

@@ -315,9 +315,9 @@ def match(run: RunContext, ingested: Ingested, matching: Matching) -> None:
 
 
 def coadd(run: RunContext, ingested: Ingested, matching: Matching) -> None:
-    """Stack the matched warps of every patch, and the unmatched ones for comparison."""
+    """Stack the matched warps of every patch, and by choice the unmatched ones."""
     config, patches = run.plan.config, run.plan.spec.geometry.patches
-    for name in ("matched", "unmatched") if config.coadd.unmatched else ("matched",):
+    for name in ("matched", "unmatched") if config.coadd.write_unmatched else ("matched",):
         run.create_group(
             f"coadd/{run.version}_{name}",
             lambda group: [
@@ -337,7 +337,7 @@ def coadd(run: RunContext, ingested: Ingested, matching: Matching) -> None:
             reference=matching.reference,
             dropped=matching.left_out(patch),
             bad_bits=bits_of(config.coadd.mask),
-            unmatched=config.coadd.unmatched,
+            write_unmatched=config.coadd.write_unmatched,
             digest=unit_basis(
                 settings,
                 upstream=[

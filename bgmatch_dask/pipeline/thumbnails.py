@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,14 @@ from bgmatch_dask.numerics.cell_maps import sum_blocks
 from bgmatch_dask.pipeline.results import write_arrays
 from bgmatch_dask.store import TractStore
 
-__all__ = ("BlockSums", "block_sums", "read_thumbnail", "thumbnail_grid", "write_thumbnail")
+__all__ = (
+    "BlockSums",
+    "TractBlocks",
+    "block_sums",
+    "read_thumbnail",
+    "thumbnail_grid",
+    "write_thumbnail",
+)
 
 _BLOCKS = 360
 """Blocks on the long side of the tract."""
@@ -88,7 +95,9 @@ def write_thumbnail(store: TractStore, run: str, patch: int, sums: Mapping[str, 
 
 
 def read_thumbnail(store: TractStore, run: str, patch: int) -> dict[str, NDArray[np.float32]]:
-    """Return (sum, number) of the blocks of a patch by name of coadd, each of shape (2, ny, nx).
+    """Return (sum, number) of the blocks of a patch, each of shape (2, ny, nx).
+
+    Names: ``matched`` and ``unmatched``.
 
     Raises
     ------
@@ -98,6 +107,47 @@ def read_thumbnail(store: TractStore, run: str, patch: int) -> dict[str, NDArray
     data = store.location.read_bytes(_path(run, patch))
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+@dataclass(slots=True, eq=False)
+class TractBlocks:
+    """The block sums of a tract, put together patch by patch."""
+
+    store: TractStore
+    """The open store."""
+    run: str
+    """Name of the version of the run's products."""
+    sums: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Sum and number by name of coadd, shape ``(2, ny, nx)``."""
+    patches: set[int] = field(default_factory=set)
+    """The patches so far."""
+
+    def add(self, patch: int) -> None:
+        """Add a patch, once.
+
+        Raises
+        ------
+        StoreError
+            ``object-missing`` when it is not yet coadded.
+        """
+        found = read_thumbnail(self.store, self.run, patch)
+        if patch in self.patches:
+            return
+        geometry = self.store.spec.geometry
+        grid = thumbnail_grid(geometry)
+        window = grid.window(geometry.patches.inner_box(patch)).slices
+        for name, part in found.items():
+            sums = self.sums.setdefault(name, np.zeros((2, *grid.shape)))
+            sums[(slice(None), *window)] += part
+        self.patches.add(patch)
+
+    def means(self) -> dict[str, NDArray[np.float64]]:
+        """Return the mean of each block by name of coadd, NaN where there is no data."""
+        found = {}
+        for name, (total, count) in self.sums.items():
+            found[name] = np.full(total.shape, np.nan)
+            np.divide(total, count, out=found[name], where=count > 0)
+        return found
 
 
 def _path(run: str, patch: int) -> str:

@@ -26,6 +26,7 @@ from bgmatch_dask.pipeline.results import (
     offset_on,
     offset_path,
 )
+from bgmatch_dask.pipeline.unmatched import UnmatchedCoadd
 from bgmatch_dask.store import Location, TractSpec, TractStore, open_store
 from bgmatch_dask.store.commit import is_committed
 from bgmatch_dask.store.layout import PLANES
@@ -200,10 +201,10 @@ def open_tract(url: str, run: str = "main") -> xr.Dataset:
         ``matched``, ``matched_variance`` (the same axes, nothing stored); ``matched_flags`` (the
         same axes: where the offset of each pixel comes from), ``offset``, ``offset_variance`` and
         ``flags`` (visit, sy, sx) unless each warp was matched alone; and
-        ``coadd``, ``coadd_variance``, ``coadd_mask``, ``nimage`` and the same with
-        ``unmatched_`` (patch, y, x) where the run made them. Pixel ``[y, x]`` of a patch is the
-        tract pixel ``(patch_x0 + x, patch_y0 + y)``; ``sx``, ``sy`` are superpixel centres in
-        tract pixels.
+        ``coadd``, ``coadd_variance``, ``coadd_mask``, ``nimage`` (patch, y, x), and the same
+        with ``unmatched_``, computed when read unless the run stored them. Pixel ``[y, x]`` of a
+        patch is the tract pixel ``(patch_x0 + x, patch_y0 + y)``; ``sx``, ``sy`` are superpixel
+        centres in tract pixels.
         ``exposure_time`` [s], ``mjd``, ``fwhm`` [arcsec] and ``physical_filter`` (visit) are
         there where the inputs tell them.
         ``attrs`` holds tract, band, unit, the WCS cards of the tract in a form that
@@ -281,13 +282,17 @@ def _offsets(store: TractStore, run: str) -> dict[str, Variable]:
 
 
 def _coadds(store: TractStore, run: str) -> dict[str, Variable]:
-    out = {}
-    for kind, prefix in (("matched", ""), ("unmatched", "unmatched_")):
-        for plane in COADD_PLANES:
-            path = f"coadd/{run}_{kind}/{plane}"
+    out: dict[str, Variable] = {}
+    unmatched = UnmatchedCoadd.of(store.location, run)
+    for plane, (dtype, _) in COADD_PLANES.items():
+        path = f"coadd/{run}_matched/{plane}"
+        if _has(store, path):
             name = {"image": "coadd", "nimage": "nimage"}.get(plane, f"coadd_{plane}")
-            if _has(store, path):
-                out[prefix + name] = _stored(store, path, _unit(store, plane))
+            names, block, attrs = _stored(store, path, _unit(store, plane))
+            out[name] = names, block, attrs
+            options: dict[str, Any] = {"coadd": unmatched, "plane": plane}
+            block = _blocks(_unmatched_block, block.shape, 1, np.dtype(dtype), **options)
+            out[f"unmatched_{name}"] = names, block, attrs
     return out
 
 
@@ -347,6 +352,14 @@ def _matched_block(
     visit, patch = block_id[:2]
     box = open_store(warps.url).spec.geometry.patches.plane_box(patch)
     return warps.read(plane, visit, patch, box)[np.newaxis, np.newaxis]
+
+
+def _unmatched_block(
+    *, coadd: UnmatchedCoadd, plane: str, block_id: tuple[int, ...]
+) -> NDArray[Any]:
+    patch = block_id[0]
+    box = open_store(coadd.url).spec.geometry.patches.plane_box(patch)
+    return coadd.read(plane, patch, box)[np.newaxis]
 
 
 def _flags_block(*, warps: MatchedWarps, block_id: tuple[int, ...]) -> NDArray[np.uint8]:

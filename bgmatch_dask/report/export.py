@@ -18,6 +18,7 @@ from bgmatch_dask.errors import ConfigError, StoreError
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import MASK_PLANES, NO_DATA
 from bgmatch_dask.pipeline.results import load_offset, offset_on
+from bgmatch_dask.pipeline.unmatched import UnmatchedCoadd
 from bgmatch_dask.pipeline.view import MatchedWarps
 from bgmatch_dask.report.background_lists import export_background_lists
 from bgmatch_dask.report.fits_files import (
@@ -216,21 +217,36 @@ def _matched_export(store: TractStore, matched: MatchedWarps, visit: str) -> _Ex
 
 
 def _coadd_export(store: TractStore, run: str, product: Product) -> _Export:
-    kind = "unmatched" if product == "unmatched-coadd" else "matched"
+    if product == "unmatched-coadd":
+        return _unmatched_export(store, run)
     planes = _warp_planes(store)
     if product == "nimage":
         planes = (Plane("NIMAGE", "int32", 0, ""),)
 
     def read(plane: Plane, patch: int, box: Box) -> NDArray[Any]:
-        ys, xs = box.slices_in(store.spec.geometry.patches.plane_box(patch))
-        path = f"coadd/{run}_{kind}/{plane.name.lower()}"
-        values = np.asarray(store.array(path)[patch, ys, xs])
+        values = store.read_patch_plane(f"coadd/{run}_matched/{plane.name.lower()}", patch, box)
         return _infinite(values) if plane.name == "VARIANCE" else values
 
-    path = f"coadd/{run}_{kind}/image"
+    path = f"coadd/{run}_matched/image"
     all_patches = range(store.spec.geometry.patches.n_patches)
     patches = tuple(p for p in all_patches if store.holds_plane(path, (p,)))
     return _Export(product, None, planes, read, patches, as_warp=product != "nimage")
+
+
+def _unmatched_export(store: TractStore, run: str) -> _Export:
+    coadd, planes = UnmatchedCoadd.of(store.location, run), _warp_planes(store)
+    names = tuple(plane.name.lower() for plane in planes)
+    latest: dict[tuple[int, Box], dict[str, NDArray[Any]]] = {}
+
+    def read(plane: Plane, patch: int, box: Box) -> NDArray[Any]:
+        # The planes of a patch come one after the other: its warps are read once for all.
+        if (patch, box) not in latest:
+            latest.clear()
+            latest[patch, box] = coadd.planes(names, patch, box)
+        values = latest[patch, box][plane.name.lower()]
+        return _infinite(values) if plane.name == "VARIANCE" else values
+
+    return _Export("unmatched-coadd", None, planes, read, coadd.patches, as_warp=True)
 
 
 def _warp_planes(store: TractStore) -> tuple[Plane, ...]:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import SuperpixelGrid, TractGeometry
-from bgmatch_dask.pipeline.thumbnails import block_sums
+from bgmatch_dask.pipeline.thumbnails import TractBlocks, block_sums, thumbnail_grid
 from bgmatch_dask.store import TractStore
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
-__all__ = ("MAX_PIXELS", "Mosaic", "bin_mosaic", "binned_wcs")
+__all__ = ("MAX_PIXELS", "Mosaic", "bin_mosaic", "binned_wcs", "coadd_mosaics")
 
 MAX_PIXELS = 1000
 """Pixels on the long side of a mosaic."""
@@ -80,6 +81,34 @@ def bin_mosaic(store: TractStore, path: str, max_pixels: int = MAX_PIXELS) -> Mo
     values = np.full(grid.shape, np.nan)
     np.divide(total, count, out=values, where=count > 0)
     return Mosaic(values, step, geometry)
+
+
+def coadd_mosaics(store: TractStore, run: str) -> dict[str, Mosaic]:
+    """Return the ``matched`` and the ``unmatched`` coadd from the block sums of a run.
+
+    Parameters
+    ----------
+    store
+        The open store.
+    run
+        Name of the version of the run's products.
+
+    Returns
+    -------
+    dict
+        Mosaics by name, without those of which no patch has block sums.
+    """
+    geometry = store.spec.geometry
+    blocks = TractBlocks(store, run)
+    for patch in range(geometry.patches.n_patches):
+        try:
+            blocks.add(patch)
+        except StoreError as error:
+            # A patch without warps has no coadd.
+            if error.code != "object-missing":
+                raise
+    step = thumbnail_grid(geometry).bin_x
+    return {name: Mosaic(means, step, geometry) for name, means in blocks.means().items()}
 
 
 def binned_wcs(geometry: TractGeometry, step: int) -> WCS:

@@ -19,7 +19,7 @@ from bgmatch_dask.report.figures import (
     patch_map,
     timings_bar,
 )
-from bgmatch_dask.report.mosaic import Mosaic, bin_mosaic
+from bgmatch_dask.report.mosaic import Mosaic, bin_mosaic, coadd_mosaics
 from bgmatch_dask.report.offset_maps import OffsetMap, offset_sheets, sigma_sheets
 from bgmatch_dask.store import TractStore
 
@@ -106,10 +106,10 @@ def draw_pictures(
 
 
 def _coadd_pictures(store: TractStore, run: str, unit: str) -> list[Picture]:
-    matched = _mosaic(store, f"coadd/{run}_matched/image")
-    if matched is None:
+    mosaics = coadd_mosaics(store, run)
+    if "matched" not in mosaics:
         return []
-    unmatched = _mosaic(store, f"coadd/{run}_unmatched/image")
+    matched = mosaics["matched"]
     pictures = [
         Picture(
             "coadds",
@@ -117,7 +117,7 @@ def _coadd_pictures(store: TractStore, run: str, unit: str) -> list[Picture]:
             f"Coadd of all visits over the tract, one block = {matched.step} × {matched.step} "
             "pixels. Both panels have the same stretch, chosen from the matched sky; white and "
             "black in the left one lie beyond it. Blue-grey: no data.",
-            before_after(matched, unmatched, unit),
+            before_after(matched, mosaics.get("unmatched"), unit),
         )
     ]
     n_image = _mosaic(store, f"coadd/{run}_matched/nimage")

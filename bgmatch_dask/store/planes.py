@@ -104,6 +104,11 @@ class TractStore:
         """
         return self._read(path, (*index, slice(None), slice(None)))
 
+    def read_patch_plane(self, path: str, patch: int, box: Box) -> NDArray[Any]:
+        """Read a box of one plane of a (patch, y, x) array; errors as `read_plane`."""
+        ys, xs = box.slices_in(self.spec.geometry.patches.plane_box(patch))
+        return self._read(path, (patch, ys, xs))
+
     def write_plane(
         self, plane: str, visit: int, patch: int, values: NDArray[Any], *, kind: str | None = None
     ) -> None:

@@ -32,6 +32,7 @@ KINDS = {
     "difference": "match/main/differences/00000.npz",
     "matched warp": "match/main/warps/image/c/0/0/0/0",
     "coadd": "coadd/main_matched/image/c/0/0/0",
+    "recipe": "coadd/main_unmatched/00000.json",
     "summary": "runs/main/summary.json",
     "plan": "runs/main/plan.json",
     "visits": "visits.json",
@@ -103,6 +104,16 @@ def test_a_deleted_plane_is_not_read_as_an_empty_one(copy, kind):
     if name:
         with pytest.raises(StoreError, match="is gone"):
             open_tract(copy.url)[name].load()
+
+
+def test_the_unmatched_coadd_of_a_lost_recipe_is_not_read_as_an_empty_one(copy):
+    assert open_tract(copy.url)["unmatched_coadd"].load().notnull().any()
+    copy.write_bytes(KINDS["recipe"], b"{")
+    with pytest.raises(StoreError, match="cannot be read back"):
+        open_tract(copy.url)["unmatched_coadd"].load()
+    copy.delete(KINDS["recipe"])
+    with pytest.raises(StoreError, match="is gone"):
+        open_tract(copy.url)["unmatched_coadd"].load()
 
 
 def test_a_commit_without_its_receipts_is_found(copy):

@@ -103,7 +103,6 @@ def test_outlier_masks_leave_the_trail_out_of_the_coadd_if_asked_for(tract, tmp_
     values = {
         "inputs": {"paths": [str(tract / "warps")]},
         "store": {"url": str(tmp_path / "tract.zarr")},
-        "coadd": {"unmatched": False},
     }
     run_tract(make_plan(load_config(overrides=["background.bin_size=32"], values=values)))
     before = open_tract(values["store"]["url"]).load()

@@ -40,7 +40,7 @@ def test_iterations_settle_and_the_result_is_better_than_that_of_the_pairs(simul
 
 def test_the_built_reference_is_one_round_and_nothing_is_done_twice(simulated, tmp_path):
     store = tmp_path / "tract.zarr"
-    job = make_job(simulated / "warps", store, "reference.built=true", "coadd.unmatched=false")
+    job = make_job(simulated / "warps", store, "reference.built=true")
     first = run_tract(make_plan(job), until="offsets")
     assert first["units"]
     place = Location.of(str(store))

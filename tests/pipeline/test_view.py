@@ -16,6 +16,7 @@ from bgmatch_dask.background.offsets import render, render_variance
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import PatchGrid
 from bgmatch_dask.pipeline.results import load_offset
+from bgmatch_dask.pipeline.thumbnails import read_thumbnail
 from bgmatch_dask.store import TractStore
 from tests.tiny_store import (
     EVIL,
@@ -81,6 +82,25 @@ def test_stored_arrays_come_back(location):
     np.testing.assert_array_equal(dataset["offset"], store.array(f"match/{RUN}/offset")[:])
     nimage = store.array(f"coadd/{RUN}_matched/nimage")[:]
     np.testing.assert_array_equal(dataset["nimage"], nimage)
+
+
+def test_the_unmatched_coadd_is_that_of_the_warps_as_they_are(location, tmp_path):
+    dataset = bgmatch_dask.open_tract(location.url)
+    stored = build_tiny_store(tmp_path, write_unmatched=True)
+    store, other = TractStore(stored), bgmatch_dask.open_tract(stored.url)
+    for plane in ("image", "variance", "mask", "nimage"):
+        name = {"image": "coadd", "nimage": "nimage"}.get(plane, f"coadd_{plane}")
+        expected = store.array(f"coadd/{RUN}_unmatched/{plane}")[:]
+        for found in (dataset, other):
+            assert found[f"unmatched_{name}"].values.tobytes() == expected.tobytes()
+    warps = dataset["image"].sel(visit=[v for v in VISITS if v != EVIL])
+    mean = warps.astype("f8").mean("visit").astype("f4")
+    np.testing.assert_allclose(dataset["unmatched_coadd"], mean, rtol=1e-6)
+    assert float(abs(dataset["unmatched_coadd"] - dataset["coadd"]).max()) > 10.0
+    for patch in range(4):
+        thumbnails = [read_thumbnail(TractStore(p), RUN, patch) for p in (location, stored)]
+        for name, sums in thumbnails[0].items():
+            assert sums.tobytes() == thumbnails[1][name].tobytes()
 
 
 def test_coordinates_and_attributes_lead_to_the_sky(location):

@@ -144,6 +144,19 @@ def test_same_export_same_bytes(location, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_unmatched_coadd_is_the_same_stored_or_computed(location, tmp_path, whole):
+    stored = build_tiny_store(tmp_path, write_unmatched=True)
+    found = {}
+    for place, folder in ((location, "computed"), (stored, "stored")):
+        paths = export_fits(place, RUN, "unmatched-coadd", tmp_path / folder, whole_tract=whole)
+        found[folder] = {path.name: path.read_bytes() for path in paths}
+    assert found["computed"] == found["stored"]
+    assert len(found["stored"]) == (1 if whole else 4)
+    assert not any("/c/" in name for name in location.list(f"coadd/{RUN}_unmatched"))
+    assert any("/c/" in name for name in stored.list(f"coadd/{RUN}_unmatched"))
+
+
 @pytest.mark.parametrize(
     ("options", "code"),
     [

@@ -18,7 +18,7 @@ from bgmatch_dask.report.figures import (
     patch_map,
     timings_bar,
 )
-from bgmatch_dask.report.mosaic import Mosaic, bin_mosaic
+from bgmatch_dask.report.mosaic import Mosaic, bin_mosaic, coadd_mosaics
 from bgmatch_dask.report.offset_maps import (
     PER_SHEET,
     OffsetMap,
@@ -59,6 +59,16 @@ def test_mosaic_is_the_mean_of_blocks_of_the_whole_tract(store, max_pixels):
 def test_mosaic_leaves_out_what_is_not_finite_and_zeros_of_counts(store):
     depth = bin_mosaic(store, f"coadd/{RUN}_matched/nimage", 12)
     assert set(np.unique(depth.values)) <= {1.0, 2.0}
+
+
+def test_mosaics_of_coadds_are_those_of_their_planes(tmp_path):
+    store = TractStore(build_tiny_store(tmp_path, write_unmatched=True))
+    mosaics = coadd_mosaics(store, RUN)
+    assert set(mosaics) == {"matched", "unmatched"}
+    for name, mosaic in mosaics.items():
+        whole = bin_mosaic(store, f"coadd/{RUN}_{name}/image", max(mosaic.values.shape))
+        assert mosaic.step == whole.step
+        np.testing.assert_allclose(mosaic.values, whole.values, rtol=1e-6)
 
 
 @pytest.mark.parametrize("max_pixels", [96, 14, 5])

@@ -15,7 +15,7 @@ from PIL import Image
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.pipeline.events import Picture
 from bgmatch_dask.pipeline.resume import stored_config
-from bgmatch_dask.pipeline.thumbnails import read_thumbnail, thumbnail_grid
+from bgmatch_dask.pipeline.thumbnails import TractBlocks
 from bgmatch_dask.pipeline.warp_offsets import load_patch_offsets
 from bgmatch_dask.store import TractStore
 
@@ -110,10 +110,7 @@ class MosaicPainter:
     """
 
     def __init__(self, store: TractStore, run: str) -> None:
-        self._store, self._run = store, run
-        self._grid = thumbnail_grid(store.spec.geometry)
-        self._sums: dict[str, NDArray[np.float64]] = {}
-        self._patches: set[int] = set()
+        self._blocks = TractBlocks(store, run)
 
     def add(self, patch: int) -> None:
         """Add a patch that has been coadded.
@@ -123,41 +120,26 @@ class MosaicPainter:
         StoreError
             ``object-missing`` when it has not.
         """
-        found = read_thumbnail(self._store, self._run, patch)
-        if patch in self._patches:
-            return
-        patches = self._store.spec.geometry.patches
-        window = self._grid.window(patches.inner_box(patch)).slices
-        for name, part in found.items():
-            sums = self._sums.setdefault(name, np.zeros((2, *self._grid.shape)))
-            sums[(slice(None), *window)] += part
-        self._patches.add(patch)
+        self._blocks.add(patch)
 
     @property
     def n_patches(self) -> int:
         """Number of patches so far."""
-        return len(self._patches)
+        return len(self._blocks.patches)
 
     def pictures(self) -> Iterator[Picture]:
         """Yield the mosaics so far, at one stretch, each around its own median."""
-        means = {name: _mean(sums) for name, sums in self._sums.items()}
+        means = self._blocks.means()
         if "matched" not in means:
             return
         low, high = _stretch(means["matched"])
         middle = _median(means["matched"])
-        text = f"{self.n_patches} of {self._store.spec.geometry.patches.n_patches} patches"
+        text = f"{self.n_patches} of {self._blocks.store.spec.geometry.patches.n_patches} patches"
         for kind, name in (("before", "unmatched"), ("after", "matched")):
             if name in means:
                 shift = _median(means[name]) - middle
                 png = _grey((means[name] - shift - low) / (high - low))
                 yield Picture(f"mosaic-{kind}", kind, text, png)  # type: ignore[arg-type]
-
-
-def _mean(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    total, count = sums
-    means = np.full(total.shape, np.nan)
-    np.divide(total, count, out=means, where=count > 0)
-    return means
 
 
 def _median(values: NDArray[np.float64]) -> float:
