@@ -1,4 +1,8 @@
-"""photutils and sep: meshes of 128 px on difference images, or on each image alone."""
+"""Meshes of 128 px on difference images, or on each image alone: photutils, sep, and our own.
+
+All three get the same arrays, and their meshes are added and stacked by the same lines, so that
+their times differ by the meshes alone.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.scene import STRIDE, Scene, save_corrections
 
-__all__ = ("run_photutils", "run_sep")
+__all__ = ("run_own", "run_photutils", "run_sep")
 
 _MESH = 128
 Image = NDArray[np.float32]
@@ -25,6 +29,25 @@ def run_sep(folder: str, out: str, *, absolute: bool) -> None:
         return np.asarray(background.back(), np.float32)
 
     _run(Scene(Path(folder)), out, model, absolute=absolute)
+
+
+def run_own(folder: str, out: str) -> None:
+    """Run our background of one image over the differences of a scene; the coadd is the mean."""
+    # Not above: the processes of other programs load nothing of ours.
+    from bgmatch_dask.numerics.gapfill import fill_gaps
+    from bgmatch_dask.numerics.gridded import BackgroundControl, measure_background
+    from bgmatch_dask.numerics.rendering import UndersampleStyle
+
+    few = UndersampleStyle.REDUCE_INTERP_ORDER
+
+    def model(values: Image, bad: NDArray[np.bool_]) -> Image:
+        del bad  # They are NaN.
+        ny, nx = (-(-n // _MESH) for n in values.shape)
+        mesh = measure_background(values, BackgroundControl(nx, ny, undersample=few))
+        mesh.values[...] = fill_gaps(mesh.values, np.isnan(mesh.values))
+        return mesh.render().image
+
+    _run(Scene(Path(folder)), out, model, absolute=False)
 
 
 def run_photutils(folder: str, out: str, *, absolute: bool) -> None:

@@ -32,10 +32,15 @@ _TEXT = (
     "do not count. bgmatch gets the patch files of the same pixels and its time is the whole job "
     "(ingest into the store, matching, coadd) on two worker processes that are up. Errors "
     "need no noise: the true background of each visit plus what a program added to it is what is "
-    "left. The error is the rms of its difference between two visits, median over pairs; a seam "
+    "left. Our mesh is the one-image background of bgmatch alone, on the arrays that sep and "
+    "photutils get, in one process: what remains when nothing is stored, solved or propagated. "
+    "The error is the rms of its difference between two visits, median over pairs; a seam "
     "is the step of the mean coadd's background where the set of visits changes; diffuse is the "
     "share of galaxy and cirrus that is left (1 is right)."
 )
+
+
+_OWN = "bgmatch_dask.numerics.gridded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,8 @@ class Peer:
     """Writes the corrections from what the program left; takes ``folder`` and ``out``."""
     more_than_constant: bool = True
     """Whether it models more than a constant per visit."""
+    own: bool = False
+    """Whether it is a part of ours, given what the programs beside it are given."""
 
 
 def _peers(size: Size, tract: Path) -> tuple[Peer, ...]:
@@ -68,6 +75,7 @@ def _peers(size: Size, tract: Path) -> tuple[Peer, ...]:
     wiimatch = ("constants:run_wiimatch", "wiimatch.match")
     one, two = size.wiimatch_steps
     return (
+        Peer("our mesh on differences", "match, mean", "meshes:run_own", _OWN, own=True),
         Peer("sep on differences", "match, mean", *sep, difference),
         Peer("sep on images", "subtract, mean", *sep, absolute),
         Peer("photutils on differences", "match, mean", *photutils, difference),
@@ -334,8 +342,15 @@ def _plots(entries: list[_Entry]) -> tuple[Plot, ...]:
     )
 
 
+def _parted(entries: list[_Entry]) -> tuple[_Entry | None, list[_Entry]]:
+    """Return our mesh, and the programs of others."""
+    own = [e for e in entries if e.peer.own]
+    return own[0] if own else None, [e for e in entries if not e.peer.own]
+
+
 def _checks(entries: list[_Entry], ours: _Entry, peak: float, size: Size) -> list[Check]:
     full = size.name == "full"
+    mesh, others = _parted(entries)
     checks = [
         Check("Diffuse light kept, off by", abs(ours.score.diffuse - 1), 0.03),
         Check("Whole job on the peers' tract", ours.wall, 8.5, unit="s", judged=full),
@@ -345,16 +360,27 @@ def _checks(entries: list[_Entry], ours: _Entry, peak: float, size: Size) -> lis
         Check(
             f"Time of {e.peer.name} over ours", e.wall / ours.wall, 1.0, at_most=False, judged=full
         )
-        for e in entries
+        for e in others
         if e.peer.more_than_constant
+    ]
+    checks += [
+        Check(
+            f"Processor time of {e.peer.name} over that of our mesh on the same arrays",
+            e.cpu / mesh.cpu,
+            1.0,
+            at_most=False,
+            judged=full,
+        )
+        for e in others
+        if mesh is not None and e.peer.target.startswith("meshes:")
     ]
     values: dict[str, Callable[[Score], float]] = {
         "Error": lambda found: found.error,
         "Seams": lambda found: found.seam,
     }
     for what, value in values.items():
-        if entries:
-            best = min(entries, key=lambda e: value(e.score))
+        if others:
+            best = min(others, key=lambda e: value(e.score))
             ratio = value(best.score) / value(ours.score)
             claim = f"{what} of the best other program, {best.peer.name}, over ours"
             checks.append(Check(claim, ratio, 1.0, at_most=False))

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from typer.testing import CliRunner
 
 from benchmarks.accuracy import growth_of
@@ -15,6 +16,7 @@ from benchmarks.command import run_parts, verdict
 from benchmarks.compare import compare
 from benchmarks.html import write_html
 from benchmarks.measure import in_process
+from benchmarks.peers.meshes import run_own
 from benchmarks.peers.scene import Scene, save_corrections
 from benchmarks.peers.score import score
 from benchmarks.progress import Progress
@@ -158,6 +160,19 @@ def test_a_visit_without_a_correction_is_not_counted(scene, tmp_path):
     perfect = {v: 100 - sky for v, sky in scene[1].items()}
     del perfect["3"]
     assert scored(scene[0], tmp_path, perfect).visits == 2
+
+
+def test_our_mesh_brings_visits_together(scene, tmp_path):
+    y, x = np.indices((160, 160), np.float32)
+    light = 40 * np.sin(x / 3) * np.cos(y / 5)
+    skies = {"1": 100 + 0 * x, "2": 150 + 0.5 * x / 4, "3": 80 - 0.2 * y / 4}
+    for visit, sky in skies.items():
+        image = (sky + light).astype(np.float32)
+        image[:, 100:] = np.where(visit == "1", image[:, 100:], np.nan)
+        fits.writeto(tmp_path / f"visit-{visit}.fits", image)
+    run_own(str(tmp_path), str(tmp_path / "own.npz"))
+    # Cells are nearly as large as the image, so that their edges keep a part of the slopes.
+    assert score(scene[0], tmp_path / "own.npz").error < 2
 
 
 @pytest.mark.slow
