@@ -21,10 +21,12 @@ from benchmarks.job import (
     simulated,
     warm_up,
 )
+from benchmarks.measure import processes
 from benchmarks.progress import Progress
 from benchmarks.results import Check, Figure, PartResult, Plot, Table, spread
 from benchmarks.sizes import Size
 from benchmarks.start import start_up
+from benchmarks.two_processes import gains
 from bgmatch_dask.pipeline.engine import DaskEngine
 from bgmatch_dask.warps.simulation import SimulationConfig
 
@@ -48,7 +50,7 @@ _WINDOW = 3
 def run(size: Size, work: Path, progress: Progress) -> PartResult:
     """Measure how the job grows."""
     strong, patches_of, visits_of = _tracts(size)
-    progress.expect(7 + len(visits_of))
+    progress.expect(8 + len(visits_of))
     progress.step("simulating warps")
     simulate_all(work, [strong, *patches_of.values(), *visits_of.values()])
     with cluster(1) as client:
@@ -67,6 +69,9 @@ def run(size: Size, work: Path, progress: Progress) -> PartResult:
     for n, tract in visits_of.items():
         progress.step(f"{n} visits")
         visits[n] = _fresh_job(tract, work)
+    progress.step("the most that two processes gain")
+    with processes(2) as pool:
+        most = gains(pool, size.probe, size.probe_pause)
     progress.step("start of programs")
     begin, begin_table = start_up(2, size.starts)
     gain = statistics.median(j.after_ingest() for j in one) / statistics.median(
@@ -109,6 +114,7 @@ def run(size: Size, work: Path, progress: Progress) -> PartResult:
         figures,
         (
             _strong_table(one[-1], two[-1]),
+            most,
             _growth_table("Visits", visits),
             _growth_table("Patches along a side", patches),
             plan,

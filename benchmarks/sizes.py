@@ -50,6 +50,10 @@ class Size:
     """Patches along a side over which errors are compared."""
     folds: int
     """Turns of leaving out overlaps of real tiles."""
+    probe: int
+    """Work of the probes of the machine."""
+    probe_pause: float
+    """Seconds without work before each of them."""
     noop_units: int
     """Units that do nothing, to time the scheduler."""
     peer_timeout: float
@@ -89,6 +93,8 @@ _TINY = Size(
     sweep_bin=40,
     growth=(2,),
     folds=3,
+    probe=4,
+    probe_pause=0.0,
     noop_units=20,
     peer_timeout=60,
     part_seconds={"stages": 15, "scaling": 30, "peers": 40, "accuracy": 40, "kernels": 10},
@@ -109,6 +115,7 @@ _QUICK = replace(
     sweep_patch=300,
     sweep_bin=64,
     growth=(2, 4),
+    probe=40,
     noop_units=400,
     part_seconds={"stages": 25, "scaling": 45, "peers": 45, "accuracy": 50, "kernels": 12},
 )
@@ -130,6 +137,8 @@ _FULL = replace(
     sweep_bin=128,
     growth=(2, 3, 4, 6),
     folds=5,
+    probe=120,
+    probe_pause=5.0,
     noop_units=2000,
     peer_timeout=600,
     part_seconds={"stages": 300, "scaling": 400, "peers": 600, "accuracy": 400, "kernels": 15},
