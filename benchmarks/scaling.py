@@ -21,7 +21,7 @@ from benchmarks.job import (
     simulated,
     warm_up,
 )
-from benchmarks.measure import processes
+from benchmarks.measure import in_process, processes
 from benchmarks.progress import Progress
 from benchmarks.results import Check, Figure, PartResult, Plot, Table, spread
 from benchmarks.sizes import Size
@@ -45,12 +45,14 @@ _WORKERS = 1000
 _LARGE = (81, 100)
 """Patches and visits of the tract that is played through."""
 _WINDOW = 3
+_LEAST = 8
+"""Superpixels along the side of a tract that has any overlaps."""
 
 
 def run(size: Size, work: Path, progress: Progress) -> PartResult:
     """Measure how the job grows."""
     strong, patches_of, visits_of = _tracts(size)
-    progress.expect(8 + len(visits_of))
+    progress.expect(9 + len(visits_of))
     progress.step("simulating warps")
     simulate_all(work, [strong, *patches_of.values(), *visits_of.values()])
     with cluster(1) as client:
@@ -78,6 +80,7 @@ def run(size: Size, work: Path, progress: Progress) -> PartResult:
         j.after_ingest() for j in two
     )
     whole = statistics.median(j.seconds for j in one) / statistics.median(j.seconds for j in two)
+    progress.step("the solution of a large tract")
     plan = _plan(two[-1], [*patches.values(), *visits.values()], overhead)
     few, many = size.many_visits[0], size.many_visits[-1]
     memory = visits[many].peak / visits[few].peak - 1
@@ -231,10 +234,12 @@ def _plan(job: JobMeasure, others: Sequence[JobMeasure], overhead: float) -> Tab
             # A unit of a later stage is a patch: its time grows with its visits.
             scale = n_visits / (warps / stage.units)
             durations = _repeated([scale * d for d in stage.durations], n_patches)
+        elif name == "solve":
+            rows.append((name, None, _solution(job, n_patches, n_visits), "the driver"))
+            continue
         else:
             bins = n_patches * n_visits * _superpixels(job) / warps
-            seconds = _continued([job, *others], name, bins)
-            rows.append((name, None, seconds, "the driver"))
+            rows.append((name, None, _continued([job, *others], name, bins), "the driver"))
             continue
         taken = makespan(durations, _WORKERS, overhead, _WINDOW)
         work, waits = sum(durations) / _WORKERS, len(durations) * overhead
@@ -249,9 +254,20 @@ def _plan(job: JobMeasure, others: Sequence[JobMeasure], overhead: float) -> Tab
         ("stage", "units", "s", "held up by"),
         tuple(rows),
         "Units take as long as here, on warps of the size measured here. Storage is taken to keep "
-        "up. Stages of the driver are continued along a line in superpixels × visits through all "
-        "jobs measured here, which is more than the solution takes on wide tracts.",
+        "up. The solution of that tract is measured, on made-up sums. Other stages of the driver "
+        "are continued along a line in superpixels × visits through all jobs measured here.",
     )
+
+
+def _solution(job: JobMeasure, n_patches: int, n_visits: int) -> float:
+    """Return the seconds in which a driver solves for a tract of such patches."""
+    side = round((n_patches * _superpixels(job) / _units(job)) ** 0.5)
+    found = in_process(
+        "benchmarks.solver_scale:seconds_of", {"visits": n_visits, "superpixels": max(side, _LEAST)}
+    )
+    if found.error:
+        raise RuntimeError(found.error)
+    return float(found.value)
 
 
 def _superpixels(job: JobMeasure) -> float:

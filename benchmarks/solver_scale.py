@@ -176,6 +176,11 @@ def measure(n_visits: int, n: int, seed: int = 0) -> Figures:
     )
 
 
+def seconds_of(visits: int, superpixels: int) -> float:
+    """Return the wall time of one solution."""
+    return measure(visits, superpixels).seconds
+
+
 def pulls(n_tracts: int) -> tuple[Array, Array]:
     """Return error over claimed sigma where visits are measured, and across gaps in them."""
     found: dict[Flag, list[Array]] = {Flag.MEASURED: [], Flag.INTERPOLATED: []}
