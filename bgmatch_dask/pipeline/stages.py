@@ -223,7 +223,8 @@ def difference(
         labels = [(str(hub), str(visit)) for hub, visit in pairs]
         if labels:
             batches += plan_batches(run, patch, labels, ingested.digests_of(patch))
-    tasks = [batch.task for batch in batches]
+    # The longest first: no worker is left with a long one when the others have nothing to do.
+    tasks = sorted((batch.task for batch in batches), key=lambda task: -len(task.pairs))
     run.run_units("difference", difference_patch, tasks, difference_settings(run))
     forget_unused(run, batches)
     return _merge_differences(run, batches)
@@ -354,6 +355,7 @@ def coadd(run: RunContext, ingested: Ingested, matching: Matching) -> None:
         for patch in range(patches.n_patches)
         if ingested.visits_of(patch)
     ]
+    tasks.sort(key=lambda task: -len(task.weights))
     run.run_units("coadd", coadd_patch, tasks, settings)
 
 
