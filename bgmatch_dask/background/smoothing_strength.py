@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from bgmatch_dask.background.evidence import FEWEST, Evidence, evidence_of
 from bgmatch_dask.background.layout import taps
 from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.background.penalty import PLANE, TREND
@@ -53,7 +54,6 @@ _LEAST_SCALE = 1.0
 _STRIDE = 2.0
 _LONGEST = 5.0
 _LITTLE = 0.2
-_FEWEST = 1e-3
 _TINY = 1e-300
 _MAX_STRONGER = 4
 
@@ -100,7 +100,7 @@ class Tuned:
     """What each sample still needs, less the sky of its site."""
     noise: float
     """Noise variance of a weight of one, unit squared."""
-    evidence: tuple[_Evidence, ...]
+    evidence: tuple[Evidence, ...]
     """What each visit says about its strengths; none where nobody asked."""
     score: float
     """Generalised cross-validation, up to a factor."""
@@ -293,10 +293,10 @@ def _judged(tuned: Tuned, *, traced: bool = True) -> Tuned:
     weights = solver.weights
     total = samples.of_sites(weights)
     left = tuned.left - (samples.of_sites(weights * tuned.left) / total)[samples.site]
-    found: list[_Evidence] = []
+    found: list[Evidence] = []
     if traced:
         known = solver.covariances()
-        found = solver.system.each(lambda v: _evidence(solver, tuned.theta, v, known[v]))
+        found = solver.system.each(lambda v: evidence_of(solver, tuned.theta, v, known[v]))
     # Huber's second proposal: what is weighted down counts with its limit, not with its size.
     squares = float((weights * data.trust * left**2).sum())
     taken = float((samples.of_sites(weights * data.trust) / total).sum())
@@ -332,50 +332,6 @@ def _reweighted(tuned: Tuned, config: SolveConfig) -> Data:
     return replace(data, trust=trust, pair_trust=pair_trust)
 
 
-@dataclass(frozen=True, slots=True)
-class _Evidence:
-    """What one visit says about the strengths of its priors."""
-
-    freedom: float
-    """Effective parameters."""
-    fitted: float
-    """Parameters among those that the smoothness restrains."""
-    energy: float
-    """``K`` of its surface."""
-    squares: Array
-    """Squared terms of its trend."""
-    variances: Array
-    """Their variances, in units of the noise."""
-
-
-def _evidence(solver: SkySolver, theta: Array, visit: int, covariance: Array) -> _Evidence:
-    system, prior = solver.system, solver.priors[visit]
-    penalty, terms, j = system.penalties[visit], prior.terms, prior.to_terms
-    cross, own = penalty.cross[:, terms], penalty.trend[np.ix_(terms, terms)]
-    jc = j @ covariance
-    between = float((penalty.energy * covariance).sum())
-    mixed = float((cross.T * jc).sum())
-    trace = between + 2.0 * mixed + float(((own @ j) * jc).sum())
-    trace += float((prior.covariance * own).sum())
-    strength = float(solver.strengths.smoothing[visit])
-    n, n_terms = float(len(covariance)), len(terms)
-    # A gauge has no trend, hence nothing that K leaves free.
-    rank = n + n_terms if system.gauge[visit] else n - 1.0
-    g = system.split(theta)[visit]
-    b = j @ g
-    squares, variances = np.zeros(TREND), np.zeros(TREND)
-    squares[terms] = b**2
-    variances[terms] = np.diag(prior.covariance + jc @ j.T)
-    energy = float(g @ (penalty.energy @ g) + 2.0 * (g @ cross) @ b + b @ own @ b)
-    return _Evidence(
-        freedom=n - strength * (between + mixed),
-        fitted=max(rank - strength * trace, _FEWEST),
-        energy=max(energy, 0.0),
-        squares=squares,
-        variances=variances,
-    )
-
-
 def _next_strengths(tuned: Tuned, config: SolveConfig) -> Strengths:
     old, system, found = tuned.strengths, tuned.solver.system, tuned.evidence
     smoothing, ridge = old.smoothing.copy(), old.ridge.copy()
@@ -401,7 +357,7 @@ def _common(tuned: Tuned, ridge: Array, which: Plane, terms: slice) -> float:
     """Return one ridge for some terms of some visits."""
     squares = np.array([e.squares for e in tuned.evidence])[which, terms]
     variances = np.array([e.variances for e in tuned.evidence])[which, terms]
-    fitted = max(float((1.0 - ridge[which, terms] * variances).sum()), _FEWEST)
+    fitted = max(float((1.0 - ridge[which, terms] * variances).sum()), FEWEST)
     return _limited(tuned.noise * fitted / max(float(squares.sum()), _TINY))
 
 
