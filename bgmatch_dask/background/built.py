@@ -105,26 +105,28 @@ def measure_against_built(
     dict
         Sums of every visit, of the shape of ``grid.window(box)``.
     """
-    held = {hub: Pixels.read(reader, hub) for hub in sorted_visits(members)}
+    bits = settings.bad_bits
+    held: dict[Visit, Pixels] = {}
     stack = _Stack(np.zeros(box.shape), np.zeros(box.shape), np.zeros(box.shape, bool))
-    for hub, pixels in held.items():
-        total, weight = _part(members[hub], pixels, settings.bad_bits)
+    for hub in sorted_visits(members):
+        mask = reader.mask(hub)
+        stack.sources |= (mask & bits & _SOURCES) != 0
+        held[hub] = Pixels.of(reader.image(hub), mask, bits)
+        total, weight = _part(members[hub], held[hub])
         stack.total += total
         stack.weight += weight
-        stack.sources |= (pixels.mask & settings.bad_bits & _SOURCES) != 0
-    none = np.zeros(box.shape, np.int32)
     sums: dict[Visit, SuperpixelSums] = {}
     for visit in sorted_visits(visits):
-        pixels = held.get(visit) or Pixels.read(reader, visit)
+        pixels = held.get(visit) or Pixels.read(reader, visit, bits)
         own = members.get(visit)
-        part = None if own is None else _part(own, pixels, settings.bad_bits)
-        reference = Pixels(stack.without(part), none)
+        part = None if own is None else _part(own, pixels)
+        reference = Pixels.of(stack.without(part), None, 0)
         sums[visit] = subtract_pixels(reference, pixels, box, grid, settings).sums
     return sums
 
 
-def _part(member: Member, pixels: Pixels, bad_bits: int) -> _Sums:
-    good = np.isfinite(pixels.image) & ((pixels.mask & bad_bits) == 0)
+def _part(member: Member, pixels: Pixels) -> _Sums:
+    good = np.isfinite(pixels.image)
     if member.left_out is not None:
         good &= ~member.left_out
     matched = pixels.image.astype(np.float64)

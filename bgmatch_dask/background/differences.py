@@ -25,8 +25,8 @@ from bgmatch_dask.background.outliers import CELL, outliers_of_pixels
 from bgmatch_dask.background.superpixels import SuperpixelSums, measure_difference
 from bgmatch_dask.background.visits import Visit, sorted_visits
 from bgmatch_dask.geometry import Box, SuperpixelGrid
-from bgmatch_dask.maskplanes import CLIPPED, DETECTIONS, bits_of
-from bgmatch_dask.numerics.cell_maps import mark_cells
+from bgmatch_dask.maskplanes import DETECTIONS, bits_of
+from bgmatch_dask.numerics.cell_maps import blank_bad_pixels
 
 __all__ = (
     "DifferenceMethod",
@@ -52,7 +52,7 @@ class WarpReader(Protocol):
     """Gives the pixels of one patch; every plane is asked for at most once."""
 
     def image(self, visit: Visit) -> NDArray[np.float32]:
-        """Return the image of a visit, ``[y, x]`` over the box of the patch."""
+        """Return the image of a visit, ``[y, x]`` over the box of the patch, to be changed."""
         ...
 
     def mask(self, visit: Visit) -> NDArray[np.int32]:
@@ -145,11 +145,12 @@ def _pixel(
     grid: SuperpixelGrid,
     settings: DifferenceSettings,
 ) -> PatchDifferences:
-    held = {hub: Pixels.read(reader, hub) for hub in sorted_visits({hub for hub, _ in pairs})}
+    bits, hubs = settings.bad_bits, sorted_visits({hub for hub, _ in pairs})
+    held = {hub: Pixels.read(reader, hub, bits) for hub in hubs}
     sums: dict[Pair, SuperpixelSums] = {}
     votes = _Votes()
     for visit in sorted_visits({visit for _, visit in pairs}):
-        pixels = held.get(visit) or Pixels.read(reader, visit)
+        pixels = held.get(visit) or Pixels.read(reader, visit, bits)
         for hub in sorted_visits(h for h, v in pairs if v == visit):
             found = subtract_pixels(held[hub], pixels, box, grid, settings)
             sums[hub, visit] = found.sums
@@ -161,17 +162,24 @@ def _pixel(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pixels:
-    """Image and mask of one visit on a box."""
+    """The good pixels of one visit on a box."""
 
     image: NDArray[np.float32]
-    """``[y, x]``, unit of the image."""
-    mask: NDArray[np.int32]
-    """Mask bits of the same pixels."""
+    """``[y, x]``, unit of the image; NaN where a pixel is not to be used."""
+    seen: Bools
+    """Cells of `CELL`² pixels that hold a good one, shape ``(cy, cx)``."""
 
     @classmethod
-    def read(cls, reader: WarpReader, visit: Visit) -> Pixels:
+    def of(
+        cls, image: NDArray[np.float32], mask: NDArray[np.int32] | None, bad_bits: int
+    ) -> Pixels:
+        """Blank the bad pixels of an image, which is changed. No mask is held."""
+        return cls(*blank_bad_pixels(image, mask, bad_bits))
+
+    @classmethod
+    def read(cls, reader: WarpReader, visit: Visit, bad_bits: int) -> Pixels:
         """Read both planes of a visit."""
-        return cls(reader.image(visit), reader.mask(visit))
+        return cls.of(reader.image(visit), reader.mask(visit), bad_bits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,7 +197,7 @@ class PixelDifference:
 def subtract_pixels(
     hub: Pixels, visit: Pixels, box: Box, grid: SuperpixelGrid, settings: DifferenceSettings
 ) -> PixelDifference:
-    """Measure hub − visit under the union of both masks, without outliers if they are looked for.
+    """Measure hub − visit on what is good in both, without outliers if they are looked for.
 
     Parameters
     ----------
@@ -198,28 +206,27 @@ def subtract_pixels(
     box, grid, settings
         As for `measure_patch`.
     """
-    bits, mask = settings.bad_bits, visit.mask
-    cells = seen = None
+    both = hub.seen & visit.seen
+    cells = judged = None
+    left_out = ~both
     if settings.outlier_sigma is not None:
-        cells, seen = outliers_of_pixels(
-            hub.image, hub.mask, visit.image, mask, bits, n_sigma=settings.outlier_sigma
+        cells, judged = outliers_of_pixels(
+            hub.image, visit.image, both, n_sigma=settings.outlier_sigma
         )
-        if cells.any():
-            # Any bit that is left out anyway; CLIPPED of the inputs shall not become one.
-            mark = bits & -bits or CLIPPED
-            mask, bits = mark_cells(mask, cells, CELL, mark), bits | mark
+        left_out |= cells
     sums = measure_difference(
         hub.image,
-        hub.mask,
+        None,
         visit.image,
-        mask,
+        None,
         box,
         grid,
-        bits,
+        0,
         n_sigma=settings.n_sigma,
         n_iter=settings.n_iter,
+        left_out=left_out,
     )
-    return PixelDifference(sums, cells, seen)
+    return PixelDifference(sums, cells, judged)
 
 
 def _common_mask(

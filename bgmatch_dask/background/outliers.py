@@ -11,13 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_propagation, distance_transform_edt
 
-from bgmatch_dask.numerics.cell_maps import difference_cells, local_median, quadratic_moments
+from bgmatch_dask.numerics.cell_maps import CELL, difference_cells, quadratic_moments
+from bgmatch_dask.numerics.local_median import SQUARE, local_median
 
 __all__ = ("CELL", "outlier_cells", "outlier_footprints", "outliers_of_pixels")
 
-CELL = 8
-"""Size of a cell [pixels]."""
-_LOCAL = 9
 _STEP = 3
 """Rows that share a local median, which hardly changes over a third of its square."""
 _MAD_TO_SIGMA = 1.482602218505602
@@ -56,26 +54,26 @@ def outlier_footprints(
     ndarray of bool
         True on pixels to leave out, shape of the images.
     """
-    masks = (~good).astype(np.int32), np.zeros(good.shape, np.int32)
-    cells, _ = outliers_of_pixels(hub_image, masks[0], image, masks[1], 1, n_sigma=n_sigma)
+    # What is left out of one image is left out of the difference.
+    hub = np.where(good, hub_image, np.float32(np.nan))
+    shape = tuple(-(-n // CELL) for n in good.shape)
+    cells, _ = outliers_of_pixels(hub, image, np.ones(shape, bool), n_sigma=n_sigma)
     return _to_pixels(cells, good.shape)
 
 
 def outliers_of_pixels(
     hub_image: NDArray[np.float32],
-    hub_mask: NDArray[np.int32],
     image: NDArray[np.float32],
-    mask: NDArray[np.int32],
-    bad_bits: int,
+    wanted: Bools,
     *,
     n_sigma: float = 4.0,
 ) -> tuple[Bools, Bools]:
     """Return the cells of `outlier_footprints`, and those that could be judged.
 
-    Pixels with ``bad_bits`` in either mask are left out; cells begin at the first pixel.
+    Pixels that are not finite in both images are left out, as are all of cells that are not
+    ``wanted``; cells begin at the first pixel.
     """
-    sums = difference_cells(hub_image, hub_mask, image, mask, bad_bits, CELL)
-    mean, error = _cell_means(*sums)
+    mean, error = _cell_means(*difference_cells(hub_image, image, wanted))
     return outlier_cells(mean, error, n_sigma), np.isfinite(mean)
 
 
@@ -95,7 +93,7 @@ def outlier_cells(mean: NDArray[np.float64], error: NDArray[np.float64], n_sigma
         True in cells to leave out.
     """
     seen = np.isfinite(mean)
-    if np.count_nonzero(seen) < _LOCAL:
+    if np.count_nonzero(seen) < SQUARE:
         return np.zeros(mean.shape, bool)
     # A median has no inner side at an edge, where it would take any slope for an outlier.
     flat = mean - _trend(mean, seen)
@@ -146,7 +144,7 @@ def _surroundings(mean: NDArray[np.float64], seen: Bools) -> NDArray[np.float64]
     """Return the local median; a cell without data stands in with its nearest neighbour's."""
     rows, columns = distance_transform_edt(~seen, return_distances=False, return_indices=True)
     filled = mean[rows, columns]
-    return local_median(filled, _LOCAL, _STEP)
+    return local_median(filled, _STEP)
 
 
 def _to_pixels(cells: Bools, shape: tuple[int, ...]) -> Bools:

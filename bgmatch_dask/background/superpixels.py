@@ -162,15 +162,25 @@ def measure_difference(
     *,
     n_sigma: float = 3.0,
     n_iter: int = 3,
+    left_out: NDArray[np.bool_] | None = None,
 ) -> SuperpixelSums:
     """Measure the difference hub − visit under the union of both masks.
 
-    Parameters, result and errors are those of `measure_visit`; all arrays cover ``box``.
+    Parameters, result and errors are those of `measure_visit`; both images cover ``box``.
+    ``left_out`` says which cells of `bgmatch_dask.numerics.cell_maps.CELL`² pixels, from the first
+    pixel of the box on, are not to be used.
     """
     window = _window(image, box, grid)
     edges = (window.x_edges, window.y_edges)
-    pixels = (hub_image, image), (hub_mask, mask)
-    found = bin_measures(*pixels, bad_bits, *edges, n_sigma=n_sigma, n_iter=n_iter)
+    found = bin_measures(
+        (hub_image, image),
+        (hub_mask, mask),
+        bad_bits,
+        *edges,
+        n_sigma=n_sigma,
+        n_iter=n_iter,
+        left_out=left_out,
+    )
     return _sums(*found, box, grid, window)
 
 

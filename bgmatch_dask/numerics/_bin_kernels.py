@@ -13,9 +13,10 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from bgmatch_dask.numerics.cell_maps import CELL
 from bgmatch_dask.numerics.statistics import IQR_TO_SIGMA
 
-__all__ = ("Plane", "moments_of_bins", "statistics_of_bins")
+__all__ = ("Plane", "Planes", "moments_of_bins", "statistics_of_bins")
 
 _BLOCK = 512
 _STRIP = 64
@@ -47,6 +48,17 @@ class Plane(NamedTuple):
     """Bits that leave a pixel out."""
 
 
+class Planes(NamedTuple):
+    """What is measured: one image, or the difference of two."""
+
+    a: Plane
+    """The image, or what is subtracted from."""
+    b: Plane
+    """What is subtracted, or no image."""
+    left_out: NDArray[np.bool_]
+    """Cells of `CELL`² pixels that are not used, from the first pixel on; empty for none."""
+
+
 @nb.njit(cache=True, nogil=True)
 def _copy(to: _Floats, at: int, image: _Floats, start: int, width: int) -> None:
     """Copy a piece of a row; a pixel that is not finite becomes `_BAD`."""
@@ -58,75 +70,90 @@ def _copy(to: _Floats, at: int, image: _Floats, start: int, width: int) -> None:
 
 
 @nb.njit(cache=True, nogil=True)
-def _copy_masked(
-    to: _Floats,
-    at: int,
-    image: _Floats,
-    start: int,
-    width: int,
-    mask: _Bits,
-    m: int,
-    bits: np.int32,
+def _subtract(
+    to: _Floats, at: int, a: _Floats, first: int, b: _Floats, second: int, width: int
 ) -> None:
-    t, i, k = np.uint64(at), np.uint64(start), np.uint64(m)
+    t, i, k = np.uint64(at), np.uint64(first), np.uint64(second)
     for j in range(np.uint64(width)):
-        value = image[i + j]
-        good = (abs(value) <= _LARGEST) & ((mask[k + j] & bits) == 0)
-        to[t + j] = value if good else _BAD
-
-
-@nb.njit(cache=True, nogil=True)
-def _subtract(to: _Floats, at: int, image: _Floats, start: int, width: int) -> None:
-    t, i = np.uint64(at), np.uint64(start)
-    for j in range(np.uint64(width)):
-        value = to[t + j] - image[i + j]
+        value = a[i + j] - b[k + j]
         to[t + j] = value if abs(value) <= _LARGEST else _BAD
 
 
 @nb.njit(cache=True, nogil=True)
-def _subtract_masked(
-    to: _Floats,
-    at: int,
-    image: _Floats,
-    start: int,
-    width: int,
-    mask: _Bits,
-    m: int,
-    bits: np.int32,
-) -> None:
-    t, i, k = np.uint64(at), np.uint64(start), np.uint64(m)
+def _blank(to: _Floats, at: int, mask: _Bits, start: int, width: int, bits: np.int32) -> None:
+    t, k = np.uint64(at), np.uint64(start)
     for j in range(np.uint64(width)):
-        value = to[t + j] - image[i + j]
-        good = (abs(value) <= _LARGEST) & ((mask[k + j] & bits) == 0)
-        to[t + j] = value if good else _BAD
+        to[t + j] = to[t + j] if (mask[k + j] & bits) == 0 else _BAD
 
 
 @nb.njit(cache=True, nogil=True)
-def _load_bin(to: _Floats, x0: int, x1: int, y0: int, y1: int, a: Plane, b: Plane) -> int:
-    """Load ``a``, or ``a - b`` when there is a ``b``; return the number of pixels."""
-    image, mask, width, at = a.image, a.mask, x1 - x0, 0
+def _load(
+    to: _Floats, at: int, pitch: int, x0: int, x1: int, y0: int, y1: int, planes: Planes
+) -> None:
+    """Load a part of ``a``, or of ``a - b`` when there is a ``b``, to rows from ``at`` on."""
+    a, b, width = planes.a, planes.b, x1 - x0
+    # Taken out of their tuples before the loop: each time counts a reference.
+    image, subtracted, a_mask, b_mask = a.image, b.image, a.mask, b.mask
     for y in range(y0, y1):
-        start, m = y * a.pitch + x0, y * a.mask_pitch + x0
-        if mask.size:
-            _copy_masked(to, at, image, start, width, mask, m, a.bits)
+        t = at + (y - y0) * pitch
+        if subtracted.size:
+            _subtract(to, t, image, y * a.pitch + x0, subtracted, y * b.pitch + x0, width)
         else:
-            _copy(to, at, image, start, width)
-        at += width
-    if b.image.size:
-        _subtract_bin(to, x0, x1, y0, y1, b)
-    return at
+            _copy(to, t, image, y * a.pitch + x0, width)
+        if a_mask.size:
+            _blank(to, t, a_mask, y * a.mask_pitch + x0, width, a.bits)
+        if b_mask.size:
+            _blank(to, t, b_mask, y * b.mask_pitch + x0, width, b.bits)
 
 
 @nb.njit(cache=True, nogil=True)
-def _subtract_bin(to: _Floats, x0: int, x1: int, y0: int, y1: int, b: Plane) -> None:
-    image, mask, width, at = b.image, b.mask, x1 - x0, 0
-    for y in range(y0, y1):
-        start, m = y * b.pitch + x0, y * b.mask_pitch + x0
-        if mask.size:
-            _subtract_masked(to, at, image, start, width, mask, m, b.bits)
-        else:
-            _subtract(to, at, image, start, width)
-        at += width
+def _fill(to: _Floats, at: int, pitch: int, width: int, height: int) -> None:
+    for row in range(height):
+        for j in range(width):
+            to[at + row * pitch + j] = _BAD
+
+
+@nb.njit(cache=True, nogil=True)
+def _load_bin(to: _Floats, x0: int, x1: int, y0: int, y1: int, planes: Planes) -> int:
+    """Load the pixels of a bin and return how many they are, 0 if all are left out."""
+    width, left_out = x1 - x0, planes.left_out
+    if not left_out.size:
+        _load(to, 0, width, x0, x1, y0, y1, planes)
+        return width * (y1 - y0)
+    if not _any_used(left_out, x0, x1, y0, y1):
+        return 0
+    y, below = y0, y0
+    while below < y1:
+        y, row = below, below // CELL
+        below, x, end = min((row + 1) * CELL, y1), x0, x0
+        while end < x1:
+            x, end = end, _end_of_run(left_out, row, end, x1)
+            at = (y - y0) * width + x - x0
+            if left_out[row, x // CELL]:
+                _fill(to, at, width, end - x, below - y)
+            else:
+                _load(to, at, width, x, end, y, below, planes)
+    return width * (y1 - y0)
+
+
+@nb.njit(cache=True, nogil=True)
+def _any_used(left_out: NDArray[np.bool_], x0: int, x1: int, y0: int, y1: int) -> bool:
+    if x0 < x1:
+        for row in range(y0 // CELL, -(-y1 // CELL)):
+            for column in range(x0 // CELL, -(-x1 // CELL)):
+                if not left_out[row, column]:
+                    return True
+    return False
+
+
+@nb.njit(cache=True, nogil=True)
+def _end_of_run(left_out: NDArray[np.bool_], row: int, x: int, end: int) -> int:
+    """Return the first pixel after ``x`` in a cell that is left out when that of ``x`` is not."""
+    column = x // CELL
+    state = left_out[row, column]
+    while column * CELL < end and left_out[row, column] == state:
+        column += 1
+    return min(column * CELL, end)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -136,6 +163,15 @@ def _compact(values: _Floats, kept: _Floats) -> int:
         kept[n] = values[i]
         n += 1 if values[i] < _BAD else 0
     return n
+
+
+@nb.njit(cache=True, nogil=True)
+def _dense(values: _Floats, kept: _Floats) -> _Floats:
+    """Return whole blocks that hold the good pixels."""
+    n = _compact(values, kept)
+    whole = -(-n // _BLOCK) * _BLOCK
+    kept[n:whole] = _BAD
+    return kept[:whole]
 
 
 @nb.njit(cache=True, nogil=True)
@@ -213,15 +249,6 @@ def _assign_cells(values: _Floats, cells: _Cells, low: np.float32, scale: np.flo
         cells[i] = np.uint16(np.int32(min(place, top)))
 
 
-@nb.njit(cache=True, nogil=True, fastmath={"reassoc"})
-def _count_good(values: _Floats) -> int:
-    # Whole numbers in float32 lanes: int64 counters would be four times as wide as the data.
-    n = np.float32(0.0)
-    for i in range(_BLOCK):
-        n += np.float32(1.0) if values[i] < _BAD else np.float32(0.0)
-    return int(n)
-
-
 @nb.njit(cache=True, nogil=True)
 def _count_cells(cells: _Cells, counts: _Counts) -> None:
     # Four tables, so that neighbours of one value do not wait for each other's store.
@@ -233,32 +260,43 @@ def _count_cells(cells: _Cells, counts: _Counts) -> None:
 
 
 @nb.njit(cache=True, nogil=True)
-def _any_between(cells: _Cells, first: np.uint16, last: np.uint16) -> bool:
+def _any_within(cells: _Cells, first: _Cells, span: _Cells) -> bool:
+    a, b, c = first[0], first[1], first[2]
+    da, db, dc = span[0], span[1], span[2]
     hit = False
     for i in range(_STRIP):
-        hit |= (cells[i] >= first) & (cells[i] <= last)
+        # Unsigned, so that smaller cells are far beyond the span.
+        cell = cells[i]
+        hit |= np.uint16(cell - a) <= da
+        hit |= np.uint16(cell - b) <= db
+        hit |= np.uint16(cell - c) <= dc
     return hit
 
 
 @nb.njit(cache=True, nogil=True)
-def _gather(values: _Floats, cells: _Cells, first: int, last: int, kept: _Floats) -> int:
-    """Copy the pixels of the cells from ``first`` to ``last`` and return how many they are."""
-    n, low, high = 0, np.uint16(first), np.uint16(last)
+def _gather(values: _Floats, cells: _Cells, first: _Cells, span: _Cells, kept: _Floats) -> None:
+    """Copy the pixels of three ranges of cells into one row of ``kept`` each."""
+    n0, n1, n2 = 0, 0, 0
     for at in range(0, cells.size, _STRIP):
-        if _any_between(cells[at : at + _STRIP], low, high):
+        if _any_within(cells[at : at + _STRIP], first, span):
             for i in range(at, at + _STRIP):
-                if first <= cells[i] <= last:
-                    kept[n] = values[i]
-                    n += 1
-    return n
+                if np.uint16(cells[i] - first[0]) <= span[0]:
+                    kept[0, n0] = values[i]
+                    n0 += 1
+                if np.uint16(cells[i] - first[1]) <= span[1]:
+                    kept[1, n1] = values[i]
+                    n1 += 1
+                if np.uint16(cells[i] - first[2]) <= span[2]:
+                    kept[2, n2] = values[i]
+                    n2 += 1
 
 
 @nb.njit(cache=True, nogil=True)
-def _histogram_quantile(
-    values: _Floats, cells: _Cells, counts: _Counts, position: float, kept: _Floats
-) -> float:
-    """Find a quantile exactly: order the pixels of the cells that hold it."""
-    k, cell, below = int(position), 0, 0
+def _cells_around(counts: _Counts, k: int, cell: int, below: int) -> tuple[int, int, int, int]:
+    """Find the cells of order statistics ``k`` and ``k + 1``, from ``cell`` on.
+
+    Return the first and the last of them, the pixels below the first, and those in all of them.
+    """
     while below + counts[cell] <= k:
         below += counts[cell]
         cell += 1
@@ -266,44 +304,51 @@ def _histogram_quantile(
     while seen <= k + 1 and last < _CELLS - 1:
         last += 1
         seen += counts[last]
-    n = _gather(values, cells, cell, last, kept)
-    return _interpolate(kept, n, k - below, position - k)
+    return cell, last, below, seen - below
 
 
 @nb.njit(cache=True, nogil=True)
 def _quantiles(
-    values: _Floats, cells: _Cells, counts: _Counts, kept: _Floats
-) -> tuple[int, float, float]:
-    """Return number, median and interquartile range of the good pixels."""
-    low, high = _sample_range(values, kept)
+    values: _Floats, n: int, cells: _Cells, counts: _Counts, kept: _Floats
+) -> tuple[float, float]:
+    """Return median and interquartile range of the ``n`` good pixels."""
+    low, high = _sample_range(values, kept[0])
     if not np.float32(_CELLS) / _LARGEST < high - low <= _LARGEST:
-        return _sorted_quantiles(values, kept)
-    n, scale = 0, np.float32(_CELLS) / (high - low)
+        return _sorted_quantiles(values, kept[0])
+    scale = np.float32(_CELLS) / (high - low)
     counts[:] = 0
     for at in range(0, values.size, _BLOCK):
-        n += _count_good(values[at : at + _BLOCK])
         _assign_cells(values[at : at + _BLOCK], cells[at : at + _BLOCK], low, scale)
         _count_cells(cells[at : at + _BLOCK], counts)
     for i in range(_CELLS):
         counts[i] += counts[i + _CELLS] + counts[i + 2 * _CELLS] + counts[i + 3 * _CELLS]
-    cells = cells[: values.size]
-    lower = _histogram_quantile(values, cells, counts, 0.25 * (n - 1), kept)
-    median = _histogram_quantile(values, cells, counts, 0.5 * (n - 1), kept)
-    upper = _histogram_quantile(values, cells, counts, 0.75 * (n - 1), kept)
-    return n, median, upper - lower
+    # Only the pixels of the cells that hold a quantile are put in order: it is found exactly.
+    first, span = np.empty(3, np.uint16), np.empty(3, np.uint16)
+    below, sizes, found = np.empty(3, np.int64), np.empty(3, np.int64), np.empty(3)
+    cell, under = 0, 0
+    for q in range(3):
+        k = int(0.25 * (q + 1) * (n - 1))
+        cell, last, under, sizes[q] = _cells_around(counts, k, cell, under)
+        first[q], span[q], below[q] = cell, last - cell, under
+    _gather(values, cells[: values.size], first, span, kept)
+    for q in range(3):
+        position = 0.25 * (q + 1) * (n - 1)
+        k = int(position)
+        found[q] = _interpolate(kept[q], sizes[q], k - below[q], position - k)
+    return found[1], found[2] - found[0]
 
 
 @nb.njit(cache=True, nogil=True)
-def _sorted_quantiles(values: _Floats, kept: _Floats) -> tuple[int, float, float]:
+def _sorted_quantiles(values: _Floats, kept: _Floats) -> tuple[float, float]:
     """Do the same for few pixels, or many equal ones, which histograms do not part."""
     n = _compact(values, kept)
     if n == 0:
-        return 0, np.nan, np.nan
+        return np.nan, np.nan
     last = n - 1
     lower = _interpolate(kept, n, int(0.25 * last), 0.25 * last - int(0.25 * last))
     median = _interpolate(kept, n, int(0.5 * last), 0.5 * last - int(0.5 * last))
     upper = _interpolate(kept, n, int(0.75 * last), 0.75 * last - int(0.75 * last))
-    return n, median, upper - lower
+    return median, upper - lower
 
 
 @nb.njit(cache=True, nogil=True)
@@ -379,8 +424,7 @@ def _mean_variance(n: int, s1: float, s2: float, pivot: float) -> tuple[float, f
 
 @nb.njit(cache=True, nogil=True)
 def statistics_of_bins(
-    a: Plane,
-    b: Plane,
+    planes: Planes,
     x_edges: _Edges,
     y_edges: _Edges,
     n_sigma: float,
@@ -393,70 +437,76 @@ def statistics_of_bins(
 
     ``moments`` is filled as by `moments_of_bins`, unless it is empty.
     """
-    largest = np.max(np.diff(x_edges)) * np.max(np.diff(y_edges))
-    buffer = np.empty((largest // _BLOCK + 1) * _BLOCK, np.float32)
-    kept = np.empty(buffer.size + 1, np.float32)
-    cells = np.empty(buffer.size, np.uint16)
-    table = np.empty(4 * _CELLS, np.int32)
+    widest = np.max(np.diff(x_edges))
+    buffer = np.empty((widest * np.max(np.diff(y_edges)) // _BLOCK + 1) * _BLOCK, np.float32)
+    kept = np.empty((4, buffer.size + 1), np.float32)
+    cells, table = np.empty(buffer.size, np.uint16), np.empty(4 * _CELLS, np.int32)
+    columns, places = np.empty(widest, np.float32), np.empty(4)
     for iy in range(y_edges.size - 1):
+        y0, y1 = y_edges[iy], y_edges[iy + 1]
         for ix in range(x_edges.size - 1):
-            size = _load_bin(
-                buffer, x_edges[ix], x_edges[ix + 1], y_edges[iy], y_edges[iy + 1], a, b
-            )
+            x0, x1 = x_edges[ix], x_edges[ix + 1]
+            size = _load_bin(buffer, x0, x1, y0, y1, planes)
+            n = _moments(buffer[:size], x0, y0, columns[: x1 - x0], places)
             if moments.size:
-                _moments(
-                    buffer[:size], x_edges[ix], x_edges[ix + 1], y_edges[iy], moments[:, iy, ix]
-                )
+                moments[:, iy, ix] = places
             whole = -(-size // _BLOCK) * _BLOCK
             buffer[size:whole] = _BAD
-            values = buffer[:whole]
-            n, median, iqr = _quantiles(values, cells, table, kept)
-            n_kept, mean, variance = _clip(values, n, median, iqr, n_sigma, n_iter)
+            pixels = buffer[:whole] if 2 * n > whole else _dense(buffer[:whole], kept[3])
+            median, iqr = _quantiles(pixels, n, cells, table, kept)
+            n_kept, mean, variance = _clip(buffer[:whole], n, median, iqr, n_sigma, n_iter)
             counts[0, iy, ix], counts[1, iy, ix] = n_kept, n
             results[0, iy, ix], results[1, iy, ix], results[2, iy, ix] = mean, variance, median
 
 
 @nb.njit(cache=True, nogil=True)
 def moments_of_bins(
-    a: Plane,
-    b: Plane,
-    x_edges: _Edges,
-    y_edges: _Edges,
-    moments: NDArray[np.float64],
+    planes: Planes, x_edges: _Edges, y_edges: _Edges, moments: NDArray[np.float64]
 ) -> None:
     """Fill ``moments`` (mean x, mean y, variance x, variance y), ``[4, ny, nx]``."""
-    buffer = np.empty(np.max(np.diff(x_edges)) * np.max(np.diff(y_edges)), np.float32)
+    widest = np.max(np.diff(x_edges))
+    buffer = np.empty(widest * np.max(np.diff(y_edges)), np.float32)
+    columns = np.empty(widest, np.float32)
     for iy in range(y_edges.size - 1):
+        y0, y1 = y_edges[iy], y_edges[iy + 1]
         for ix in range(x_edges.size - 1):
-            size = _load_bin(
-                buffer, x_edges[ix], x_edges[ix + 1], y_edges[iy], y_edges[iy + 1], a, b
-            )
-            _moments(buffer[:size], x_edges[ix], x_edges[ix + 1], y_edges[iy], moments[:, iy, ix])
+            x0, x1 = x_edges[ix], x_edges[ix + 1]
+            size = _load_bin(buffer, x0, x1, y0, y1, planes)
+            _moments(buffer[:size], x0, y0, columns[: x1 - x0], moments[:, iy, ix])
 
 
 @nb.njit(cache=True, nogil=True)
-def _moments(values: _Floats, x0: int, x1: int, y0: int, out: NDArray[np.float64]) -> None:
-    width = x1 - x0
+def _moments(values: _Floats, x0: int, y0: int, columns: _Floats, out: NDArray[np.float64]) -> int:
+    """Measure where the good pixels of a bin lie, and return how many they are.
+
+    All sums are of whole numbers and halves of them: none is rounded.
+    """
+    width = columns.size
     height = values.size // width if width else 0
     middle_x, middle_y = x0 + 0.5 * (width - 1), y0 + 0.5 * (height - 1)
     n, x, xx, y, yy = 0, 0.0, 0.0, 0.0, 0.0
+    columns[:] = 0.0
     for row in range(height):
-        part = _row_moments(values[row * width : (row + 1) * width], x0 - middle_x)
+        part = _count_row(values[row * width : (row + 1) * width], columns)
         place = y0 + row - middle_y
-        n, x, xx = n + part[0], x + part[1], xx + part[2]
-        y, yy = y + part[0] * place, yy + part[0] * place * place
+        n, y, yy = n + part, y + part * place, yy + part * place * place
+    for column in range(width):
+        number, place = float(columns[column]), x0 + column - middle_x
+        x, xx = x + number * place, xx + number * place * place
     good = n or np.nan
     out[0], out[1] = middle_x + x / good, middle_y + y / good
     out[2] = max(xx / good - (x / good) ** 2, 0.0) if n else np.nan
     out[3] = max(yy / good - (y / good) ** 2, 0.0) if n else np.nan
+    return n
 
 
-@nb.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})
-def _row_moments(values: _Floats, first: float) -> tuple[int, float, float]:
-    n, x1, x2 = 0, 0.0, 0.0
+@nb.njit(cache=True, nogil=True, fastmath={"reassoc"})
+def _count_row(values: _Floats, columns: _Floats) -> int:
+    """Add the good pixels of a row to its columns, and return how many they are."""
+    # Whole numbers in float32 lanes: int64 counters would be four times as wide as the data.
+    n = np.float32(0.0)
     for i in range(values.size):
-        x = first + i if values[i] < _BAD else 0.0
-        n += 1 if values[i] < _BAD else 0
-        x1 += x
-        x2 += x * x
-    return n, x1, x2
+        good = np.float32(1.0) if values[i] < _BAD else np.float32(0.0)
+        columns[i] += good
+        n += good
+    return int(n)

@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = (
+    "CELL",
+    "blank_bad_pixels",
     "difference_cells",
-    "local_median",
-    "mark_cells",
     "quadratic_moments",
     "sum_blocks",
 )
 
-_BUCKET = 64
+CELL = 8
+"""Size of a cell [pixels]."""
 _X, _Y = (0, 1, 0, 2, 1, 0), (0, 0, 1, 0, 1, 2)
 """Powers of x and y in the terms of a quadratic surface."""
 _LARGEST = np.float32(np.finfo(np.float32).max)
@@ -27,22 +28,65 @@ Bools = NDArray[np.bool_]
 Bits = NDArray[np.int32]
 
 
+def blank_bad_pixels(
+    image: Floats, mask: NDArray[np.int32] | None, bad_bits: int
+) -> tuple[Floats, Bools]:
+    """Make every pixel of an image that shall not be used NaN, in place where that can be done.
+
+    Parameters
+    ----------
+    image
+        float32 ``[y, x]``, changed in place if it is writeable and contiguous.
+    mask
+        Bit field of the same shape, or None.
+    bad_bits
+        Pixels with these bits are blanked, as are those that are not finite.
+
+    Returns
+    -------
+    image : ndarray of float32
+        The image, NaN or finite.
+    seen : ndarray of bool
+        Cells of `CELL`² pixels, from the first pixel on, that hold a good pixel.
+    """
+    own = np.require(image, np.float32, ["C", "W", "A"])
+    bits = np.zeros((0, 0), np.int32) if mask is None else np.ascontiguousarray(mask, np.int32)
+    seen = np.zeros(tuple(-(-n // CELL) for n in own.shape), bool)
+    _blank(own, bits, np.int32(bad_bits), seen)
+    return own, seen
+
+
 @numba.njit(cache=True, nogil=True)
-def difference_cells(
-    a: Floats, a_mask: Bits, b: Floats, b_mask: Bits, bad_bits: int, size: int
-) -> tuple[Array, Array, Array]:
+def _blank(image: Floats, mask: Bits, bad: np.int32, seen: Bools) -> None:
+    line, none = np.empty(image.shape[1], np.int32), np.zeros(image.shape[1], np.int32)
+    for row in range(seen.shape[0]):
+        line[:] = 0
+        for y in range(row * CELL, min((row + 1) * CELL, image.shape[0])):
+            _blank_row(image[y], mask[y] if mask.size else none, bad, line)
+        for x in range(line.size):
+            seen[row, x // CELL] |= line[x] != 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _blank_row(image: Floats, mask: Bits, bad: np.int32, line: Bits) -> None:
+    for x in range(image.size):
+        value = image[x]
+        good = (abs(value) <= _LARGEST) & ((mask[x] & bad) == 0)
+        image[x] = value if good else np.float32(np.nan)
+        line[x] |= np.int32(good)
+
+
+@numba.njit(cache=True, nogil=True)
+def difference_cells(a: Floats, b: Floats, wanted: Bools) -> tuple[Array, Array, Array]:
     """Return number, sum and sum of squares of ``a − b`` over the good pixels of each cell.
 
     Parameters
     ----------
     a, b
         Images of one shape; pixels that are not finite in both are left out.
-    a_mask, b_mask
-        Their masks.
-    bad_bits
-        Pixels with these bits in either mask are left out.
-    size
-        Size of a cell [pixels]; cells begin at the first pixel, the last ones may be narrower.
+    wanted
+        Cells of `CELL`² pixels to sum, shape ``(cy, cx)``. They begin at the first pixel, the last
+        ones may be narrower. The pixels of the others are not read.
 
     Returns
     -------
@@ -50,144 +94,78 @@ def difference_cells(
         Three arrays of shape ``(cy, cx)``; differences and sums are float64.
     """
     height, width = a.shape
-    shape = (-(-height // size), -(-width // size))
-    count, total, squares = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    sums = np.zeros((3, *wanted.shape))
     # Columns are summed first: without branches several are done at a time.
-    n, s1, s2 = np.empty(width), np.empty(width), np.empty(width)
-    for row in range(shape[0]):
-        n[:], s1[:], s2[:] = 0.0, 0.0, 0.0
-        for y in range(row * size, min((row + 1) * size, height)):
-            _add_difference(a[y], a_mask[y], b[y], b_mask[y], np.int32(bad_bits), n, s1, s2)
-        _sum_columns(n, size, count[row])
-        _sum_columns(s1, size, total[row])
-        _sum_columns(s2, size, squares[row])
-    return count, total, squares
+    lines = np.empty((3, width))
+    for row in range(wanted.shape[0]):
+        y0, y1, last = row * CELL, min((row + 1) * CELL, height), 0
+        while last < wanted.shape[1]:
+            first, last = _next_run(wanted[row], last)
+            x0, x1 = first * CELL, min(last * CELL, width)
+            _sum_rows(a[y0:y1], b[y0:y1], x0, x1, lines)
+            for k in range(3):
+                _sum_columns(lines[k, x0:x1], sums[k, row, first:last])
+    return sums[0], sums[1], sums[2]
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_difference(
-    a: Floats,
-    a_mask: Bits,
-    b: Floats,
-    b_mask: Bits,
-    bad: np.int32,
-    n: Array,
-    s1: Array,
-    s2: Array,
+def _next_run(wanted: Bools, start: int) -> tuple[int, int]:
+    """Return the first cell from ``start`` on that is wanted, and the next one that is not."""
+    first = start
+    while first < wanted.size and not wanted[first]:
+        first += 1
+    last = first
+    while last < wanted.size and wanted[last]:
+        last += 1
+    return first, last
+
+
+@numba.njit(cache=True, nogil=True)
+def _sum_rows(a: Floats, b: Floats, x0: int, x1: int, lines: Array) -> None:
+    if a.shape[0] == CELL:
+        _sum_all_rows(a, b, x0, x1, lines[0], lines[1], lines[2])
+        return
+    lines[:, x0:x1] = 0.0
+    for y in range(a.shape[0]):
+        for x in range(x0, x1):
+            delta = np.float64(a[y, x]) - np.float64(b[y, x])
+            if abs(delta) < np.inf:
+                lines[0, x] += 1.0
+                lines[1, x] += delta
+                lines[2, x] += delta * delta
+
+
+@numba.njit(cache=True, nogil=True)
+def _sum_all_rows(
+    a: Floats, b: Floats, x0: int, x1: int, count: Array, total: Array, squares: Array
 ) -> None:
-    for x in range(a.size):
-        finite = (abs(a[x]) <= _LARGEST) & (abs(b[x]) <= _LARGEST)
-        good = finite & (((a_mask[x] | b_mask[x]) & bad) == 0)
-        delta = np.float64(a[x]) - np.float64(b[x]) if good else 0.0
-        n[x] += 1.0 if good else 0.0
-        s1[x] += delta
-        s2[x] += delta * delta
+    # Unsigned positions spare the test for negative ones; sums stay in registers over the rows,
+    # whose number is known when this is compiled.
+    for x in range(np.uint64(x0), np.uint64(x1)):
+        n, s1, s2 = 0.0, 0.0, 0.0
+        for y in range(np.uint64(CELL)):
+            difference = np.float64(a[y, x]) - np.float64(b[y, x])
+            good = abs(difference) < np.inf
+            delta: float = difference if good else 0.0
+            n += 1.0 if good else 0.0
+            s1 += delta
+            s2 += delta * delta
+        count[x], total[x], squares[x] = n, s1, s2
 
 
 @numba.njit(cache=True, nogil=True)
-def _sum_columns(columns: Array, size: int, out: Array) -> None:
-    for cell in range(out.size):
+def _sum_columns(columns: Array, out: Array) -> None:
+    whole = columns.size // CELL
+    for cell in range(whole):
         total = 0.0
-        for x in range(cell * size, min((cell + 1) * size, columns.size)):
-            total += columns[x]
+        for x in range(CELL):
+            total += columns[cell * CELL + x]
         out[cell] = total
-
-
-@numba.njit(cache=True, nogil=True)
-def mark_cells(mask: Bits, cells: Bools, size: int, bit: int) -> Bits:
-    """Return a mask with a bit set in all pixels of some cells, which begin at the first pixel."""
-    out = mask.copy()
-    for y in range(mask.shape[0]):
-        for column in range(cells.shape[1]):
-            if cells[y // size, column]:
-                for x in range(column * size, min((column + 1) * size, mask.shape[1])):
-                    out[y, x] |= np.int32(bit)
-    return out
-
-
-def local_median(values: Array, size: int, step: int = 1) -> Array:
-    """Return the median of the square around each cell; beyond the edges the nearest cell counts.
-
-    Parameters
-    ----------
-    values
-        Finite values, shape ``(ny, nx)``.
-    size
-        Odd side of the square, at most 11.
-    step
-        Medians are taken in the middle row of every so many rows, and hold for all of them.
-
-    Returns
-    -------
-    ndarray
-        As ``scipy.ndimage.median_filter(values, size, mode="nearest")``, in a tenth of the time,
-        with a step of 1.
-        The counts of the ranks in the square are carried from one cell to the next (Huang, Yang
-        and Tang 1979).
-    """
-    # Equal values may come in any order: what is returned is a value.
-    order = np.argsort(values, axis=None)
-    ranks = np.empty(values.size, np.int32)
-    ranks[order] = np.arange(values.size, dtype=np.int32)
-    padded = np.pad(ranks.reshape(values.shape), size // 2, mode="edge")
-    height, width = values.shape
-    rows = np.minimum(np.arange(step // 2, height + step // 2, step), height - 1)
-    places = np.empty((len(rows), width), np.int32)
-    _median_ranks(padded, rows, size, values.size, places)
-    out: Array = values.ravel()[order][places]
-    return np.repeat(out, step, axis=0)[:height] if step > 1 else out
-
-
-@numba.njit(cache=True, nogil=True)
-def _median_ranks(ranks: Bits, at: NDArray[np.int64], size: int, n_ranks: int, out: Bits) -> None:
-    fine = np.zeros((n_ranks // _BUCKET + 1) * _BUCKET, np.int8)
-    coarse = np.zeros(n_ranks // _BUCKET + 1, np.int32)
-    width, middle = out.shape[1], (size * size) // 2
-    for y in range(at.size):
-        rows = ranks[at[y] : at[y] + size]
-        # Squares of one row begin with an empty table; `below` counts the ranks under `bucket`.
-        bucket, below = 0, 0
-        for x in range(width + size - 1):
-            below += _count(rows[:, x], 1, bucket, fine, coarse)
-            if x >= size:
-                below += _count(rows[:, x - size], -1, bucket, fine, coarse)
-            if x >= size - 1:
-                bucket, below = _bucket_of(middle, bucket, below, coarse)
-                out[y, x - size + 1] = _place_of(middle - below, bucket * _BUCKET, fine)
-        for x in range(width - 1, width + size - 1):
-            _count(rows[:, x], -1, 0, fine, coarse)
-
-
-@numba.njit(cache=True, nogil=True)
-def _count(ranks: Bits, step: int, bucket: int, fine: NDArray[np.int8], coarse: Bits) -> int:
-    """Put ranks into the table, or take them out; return the change below a bucket."""
-    change = 0
-    for rank in ranks:
-        fine[rank] += step
-        coarse[rank // _BUCKET] += step
-        change += step if rank // _BUCKET < bucket else 0
-    return change
-
-
-@numba.njit(cache=True, nogil=True)
-def _bucket_of(middle: int, bucket: int, below: int, coarse: Bits) -> tuple[int, int]:
-    """Move to the bucket that holds the middle rank; return it and the count below it."""
-    while below > middle:
-        bucket -= 1
-        below -= coarse[bucket]
-    while below + coarse[bucket] <= middle:
-        below += coarse[bucket]
-        bucket += 1
-    return bucket, below
-
-
-@numba.njit(cache=True, nogil=True)
-def _place_of(wanted: int, place: int, fine: NDArray[np.int8]) -> int:
-    seen = int(fine[place])
-    while seen <= wanted:
-        place += 1
-        seen += fine[place]
-    return place
+    if whole < out.size:
+        total = 0.0
+        for x in range(whole * CELL, columns.size):
+            total += columns[x]
+        out[whole] = total
 
 
 @numba.njit(cache=True, nogil=True)

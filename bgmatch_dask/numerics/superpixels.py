@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bgmatch_dask.errors import ConfigError, InputError
 from bgmatch_dask.numerics import _bin_kernels as kernels
+from bgmatch_dask.numerics.cell_maps import CELL
 
 __all__ = (
     "BinMoments",
@@ -143,12 +144,15 @@ def bin_measures(
     *,
     n_sigma: float = 3.0,
     n_iter: int = 3,
+    left_out: NDArray[np.bool_] | None = None,
 ) -> tuple[BinStatistics, BinMoments]:
     """Return the statistics of one image or of a difference, and `bin_moments`, in one pass.
 
-    Parameters and errors are those of `bin_moments` and `bin_statistics`.
+    Parameters and errors are those of `bin_moments` and `bin_statistics`, and ``left_out``: cells
+    of `bgmatch_dask.numerics.cell_maps.CELL`² pixels whose pixels are left out, and not even read.
+    They begin at the first pixel; ``cells-shape`` when they do not cover the images.
     """
-    pixels = _Pixels.of(images, masks, bad_bits)
+    pixels = _Pixels.of(images, masks, bad_bits, left_out)
     statistics, moments = _measure(pixels, x_edges, y_edges, n_sigma, n_iter, moments=True)
     return statistics, BinMoments(*moments)
 
@@ -184,7 +188,7 @@ def bin_moments(
     pixels = _Pixels.of(images, masks, bad_bits)
     columns, rows = _edges(x_edges, pixels.shape[1], "x"), _edges(y_edges, pixels.shape[0], "y")
     moments = np.empty((4, len(rows) - 1, len(columns) - 1), np.float64)
-    kernels.moments_of_bins(pixels.a, pixels.b, columns, rows, moments)
+    kernels.moments_of_bins(pixels.planes, columns, rows, moments)
     return BinMoments(*moments)
 
 
@@ -193,8 +197,7 @@ class _Pixels:
     """One image or two with their masks, checked, as the kernels take them."""
 
     shape: tuple[int, int]
-    a: kernels.Plane
-    b: kernels.Plane
+    planes: kernels.Planes
 
     @classmethod
     def of(
@@ -202,6 +205,7 @@ class _Pixels:
         images: tuple[NDArray[np.float32], ...],
         masks: tuple[NDArray[np.integer] | None, ...],
         bad_bits: int,
+        left_out: NDArray[np.bool_] | None = None,
     ) -> _Pixels:
         if len(images) not in (1, 2) or len(images) != len(masks):
             raise InputError(
@@ -212,7 +216,22 @@ class _Pixels:
         height, width = _check_images(images)
         planes = [_plane(*pair, bad_bits) for pair in zip(images, masks, strict=True)]
         none = kernels.Plane(_frozen(np.float32), 0, _frozen(np.int32), 0, np.int32(0))
-        return cls((height, width), planes[0], planes[1] if len(planes) > 1 else none)
+        cells = _cells(left_out, height, width)
+        b = planes[1] if len(planes) > 1 else none
+        return cls((height, width), kernels.Planes(planes[0], b, cells))
+
+
+def _cells(left_out: NDArray[np.bool_] | None, height: int, width: int) -> NDArray[np.bool_]:
+    if left_out is None:
+        return np.zeros((0, 0), bool)
+    shape = (-(-height // CELL), -(-width // CELL))
+    if left_out.shape != shape:
+        raise InputError(
+            "cells-shape",
+            f"An image of {height} by {width} pixels has cells of shape {shape}, "
+            f"got {left_out.shape}",
+        )
+    return np.ascontiguousarray(left_out, bool)
 
 
 def _check_images(images: tuple[NDArray[np.float32], ...]) -> tuple[int, int]:
@@ -313,5 +332,5 @@ def _measure(
     values = np.empty((3, *shape), np.float64)
     places = np.empty((4, *shape) if moments else (0, 0, 0), np.float64)
     clips = float(n_sigma), int(n_iter)
-    kernels.statistics_of_bins(pixels.a, pixels.b, columns, rows, *clips, counts, values, places)
+    kernels.statistics_of_bins(pixels.planes, columns, rows, *clips, counts, values, places)
     return BinStatistics(counts[0], counts[1], values[0], values[1], values[2]), places

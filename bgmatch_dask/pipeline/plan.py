@@ -93,10 +93,10 @@ class TractPlan:
 
     @property
     def _held_bytes(self) -> int:
-        """Pixels of the hubs on one patch, and the sums of a reference that is built of them."""
+        """Images of the hubs on one patch, and the sums of a reference that is built of them."""
         height, width = self.spec.geometry.patches.plane_shape
         held = min(len(self.spec.visits), self.config.match.hubs or 12)
-        return height * width * (8 * held + (_SUMS if built_rounds(self.config) else 0))
+        return height * width * (4 * held + (_SUMS if built_rounds(self.config) else 0))
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts that `bgmatch plan --json` prints and the store keeps."""

@@ -48,7 +48,8 @@ class Reader:
         self.masks["1"][:, 70:] = NO_DATA
 
     def image(self, visit):
-        return self.images[visit]
+        # What is read may be changed.
+        return self.images[visit].copy()
 
     def mask(self, visit):
         return self.masks[visit]

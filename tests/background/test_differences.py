@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bgmatch_dask.background.differences import DifferenceSettings, measure_patch
-from bgmatch_dask.background.superpixels import merge
+from bgmatch_dask.background.outliers import outlier_cells
+from bgmatch_dask.background.superpixels import measure_difference, merge, to_array
 from bgmatch_dask.geometry import Box, SuperpixelGrid
 from bgmatch_dask.maskplanes import bits_of
 
@@ -28,7 +29,8 @@ class Warps:
 
     def image(self, visit):
         self.reads["image", visit] += 1
-        return self.images[visit][self.part]
+        # What is read may be changed.
+        return self.images[visit][self.part].copy()
 
     def mask(self, visit):
         self.reads["mask", visit] += 1
@@ -150,6 +152,52 @@ def test_an_outlier_belongs_to_the_visit_that_stands_out_of_the_others(method):
         sums = found.sums[pair]
         pull = (sums.mean - 100.0 * (pair[0] - pair[1])) / np.sqrt(sums.variance_of_mean)
         assert np.abs(pull).max() < 5.0
+
+
+def outliers_of_pair(a, b, n_sigma):
+    """Outlier cells of a difference of blanked images, pixel by pixel."""
+    shape = tuple(-(-n // 8) for n in a.shape)
+    count, total, squares = np.zeros((3, *shape))
+    for row, column in np.ndindex(shape):
+        cell = (slice(8 * row, 8 * row + 8), slice(8 * column, 8 * column + 8))
+        good = np.isfinite(a[cell]) & np.isfinite(b[cell])
+        delta = np.where(good, a[cell].astype(np.float64) - b[cell], 0.0)
+        count[row, column] = good.sum()
+        for column_sum in np.cumsum(delta, axis=0)[-1]:
+            total[row, column] += column_sum
+        for column_sum in np.cumsum(delta**2, axis=0)[-1]:
+            squares[row, column] += column_sum
+    n = np.where(count >= 16, count, np.nan)
+    spread = squares / n - (total / n) ** 2
+    sigma = np.sqrt(np.median(spread[count >= 16]))
+    return outlier_cells(total / n, sigma / np.sqrt(n), n_sigma)
+
+
+@pytest.mark.parametrize("box", [BOX, Box(303, 171, 205, 149)])
+def test_pixels_are_measured_as_masked_pixels_one_pair_after_the_other_would_be(box):
+    """Blanked pixels, cells that are passed over and cells left out change not one bit."""
+    grid = SuperpixelGrid(Box(270, 150, 270, 190), 64, 50)
+    rng = np.random.default_rng(11)
+    images, masks = gappy_visits(box, slope=(0.3, -0.1))
+    x, y = positions(box)
+    for image in images.values():
+        image += rng.normal(0.0, 5.0, box.shape).astype(np.float32)
+    images[2] += (60.0 * np.exp(-0.5 * ((x - 0.7 * y - 250) / 2.2) ** 2)).astype(np.float32)
+    images[3][20:40, 30:50], masks[1][:, 150:] = np.inf, BAD
+    pairs = [(1, 2), (1, 3), (2, 3)]
+    found = measure_patch(pairs, Warps(images, masks, box), box, grid, settings("pixel", 4.0))
+    blanked = {v: np.where(masks[v] & (BAD | DETECTED), np.nan, images[v]) for v in images}
+    some = 0
+    for a, b in pairs:
+        cells = outliers_of_pair(blanked[a].astype("f4"), blanked[b].astype("f4"), 4.0)
+        some += cells.sum()
+        marked = np.kron(cells, np.ones((8, 8), bool))[: box.height, : box.width]
+        mask = masks[b] | np.where(marked, BAD, 0).astype(np.int32)
+        expected = measure_difference(
+            images[a], masks[a], images[b], mask, box, grid, BAD | DETECTED
+        )
+        np.testing.assert_array_equal(to_array(found.sums[a, b]), to_array(expected))
+    assert some > 20
 
 
 @pytest.mark.parametrize("method", METHODS)

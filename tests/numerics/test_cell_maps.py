@@ -1,49 +1,84 @@
 import numpy as np
 import pytest
-from scipy.ndimage import median_filter
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bgmatch_dask.numerics.cell_maps import (
+    blank_bad_pixels,
     difference_cells,
-    local_median,
-    mark_cells,
     quadratic_moments,
     sum_blocks,
 )
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (4, 70), (37, 41)])
-@pytest.mark.parametrize("decimals", [0, 1, 12])
-@pytest.mark.parametrize("size", [1, 3, 9, 11])
-def test_the_local_median_is_that_of_scipy(shape, decimals, size):
-    values = np.round(np.random.default_rng(7).normal(0.0, 2.0, shape), decimals)
-    expected = median_filter(values, size=size, mode="nearest")
-    np.testing.assert_array_equal(local_median(values, size), expected)
-
-
-@pytest.mark.parametrize("height", [1, 2, 4, 9, 37])
-def test_rows_may_share_a_local_median(height):
-    values = np.random.default_rng(8).normal(0.0, 2.0, (height, 23))
-    expected = median_filter(values, size=9, mode="nearest")
-    found = local_median(values, 9, 3)
-    for row in range(height):
-        middle = min(row // 3 * 3 + 1, height - 1)
-        np.testing.assert_array_equal(found[row], expected[middle])
-
-
-def test_cells_sum_the_good_pixels():
-    rng = np.random.default_rng(5)
-    a, b = (rng.normal(10.0, 3.0, (21, 30)).astype(np.float32) for _ in range(2))
-    a[3, 4], b[20, 29] = np.nan, np.inf
-    a_mask, b_mask = (rng.choice([0, 1, 2, 4], a.shape).astype(np.int32) for _ in range(2))
-    good = np.isfinite(a) & np.isfinite(b) & (((a_mask | b_mask) & 5) == 0)
-    count, total, squares = difference_cells(a, a_mask, b, b_mask, 5, 8)
-    assert count.shape == (3, 4)
-    for row, column in np.ndindex(count.shape):
+def sums_of_cells(a, b, wanted):
+    """Number, sum and sum of squares of each cell, as the definition says."""
+    sums = np.zeros((3, *wanted.shape))
+    for row, column in zip(*np.nonzero(wanted), strict=True):
         cell = (slice(8 * row, 8 * row + 8), slice(8 * column, 8 * column + 8))
-        values = a[cell][good[cell]].astype(np.float64) - b[cell][good[cell]]
-        assert count[row, column] == len(values)
-        assert total[row, column] == pytest.approx(values.sum(), rel=1e-12, abs=1e-12)
-        assert squares[row, column] == pytest.approx((values**2).sum(), rel=1e-12)
+        good = np.isfinite(a[cell]) & np.isfinite(b[cell])
+        delta = np.where(good, a[cell].astype(np.float64) - b[cell], 0.0)
+        for k, values in enumerate((good.astype(np.float64), delta, delta * delta)):
+            # Rows first, then columns, each from its beginning: the order fixes the last bits.
+            for column_sum in np.cumsum(values, axis=0)[-1]:
+                sums[k, row, column] += column_sum
+    return sums
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(
+    st.integers(1, 35), st.integers(1, 60), st.sampled_from([0.0, 0.3, 1.0]), st.integers(0, 2**31)
+)
+def test_cells_sum_the_good_pixels(height, width, bad, seed):
+    rng = np.random.default_rng(seed)
+    a, b = (rng.normal(10.0, 3.0, (height, width)).astype(np.float32) for _ in range(2))
+    for image, value in ((a, np.nan), (b, np.inf), (b, np.nan), (a, -np.inf)):
+        image[rng.random(image.shape) < 0.4 * bad] = value
+    b[rng.random(b.shape) < bad - 0.4] = np.nan
+    wanted = rng.random((-(-height // 8), -(-width // 8))) < 0.7
+    found = difference_cells(a, b, wanted)
+    np.testing.assert_array_equal(found, sums_of_cells(a, b, wanted))
+
+
+def test_pixels_of_unwanted_cells_are_not_read():
+    a = np.ones((16, 24), np.float32)
+    wanted = np.array([[True, False, True], [False, False, True]])
+    count, total, _ = difference_cells(a, np.zeros_like(a), wanted)
+    np.testing.assert_array_equal(count, np.where(wanted, 64, 0))
+    np.testing.assert_array_equal(total, count)
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(
+    st.integers(0, 30),
+    st.integers(0, 40),
+    st.sampled_from([0.0, 0.1, 1.0]),
+    st.sampled_from([None, 0, 5]),
+    st.sampled_from(["plain", "view", "frozen", "swapped"]),
+    st.integers(0, 2**31),
+)
+def test_bad_pixels_are_blanked(height, width, bad, bits, kind, seed):
+    rng = np.random.default_rng(seed)
+    image = rng.normal(0.0, 1.0, (height, 2 * width)).astype(np.float32)
+    image[rng.random(image.shape) < 0.5 * bad] = np.inf
+    image[rng.random(image.shape) < 0.5 * bad] = np.nan
+    image = image[:, ::2] if kind == "view" else np.ascontiguousarray(image[:, :width])
+    if kind == "swapped":
+        image = image.astype(">f4")
+    image.flags.writeable = kind != "frozen"
+    mask = None if bits is None else rng.choice([0, 1, 2, 4], image.shape).astype(np.int32)
+    good = np.isfinite(image)
+    if mask is not None:
+        good &= (mask & bits) == 0
+    expected = np.where(good, image, np.float32(np.nan)).astype(np.float32)
+    found, seen = blank_bad_pixels(image, mask, bits or 0)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.float32
+    assert kind != "plain" or not image.size or np.shares_memory(found, image)
+    assert seen.shape == (-(-height // 8), -(-width // 8))
+    for row, column in np.ndindex(seen.shape):
+        cell = good[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+        assert seen[row, column] == cell.any()
 
 
 def test_the_normal_equations_give_back_a_quadratic_surface():
@@ -54,16 +89,6 @@ def test_the_normal_equations_give_back_a_quadratic_surface():
     values[~kept] = np.nan
     found = np.linalg.solve(*quadratic_moments(values, kept, 13.0))
     np.testing.assert_allclose(found, truth, rtol=1e-8)
-
-
-def test_cells_are_marked_up_to_the_edge():
-    mask = np.arange(21 * 30, dtype=np.int32).reshape(21, 30) & 3
-    cells = np.zeros((3, 4), bool)
-    cells[0, 1] = cells[2, 3] = True
-    expected = mask.copy()
-    expected[0:8, 8:16] |= 4
-    expected[16:21, 24:30] |= 4
-    np.testing.assert_array_equal(mark_cells(mask, cells, 8, 4), expected)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i4"])

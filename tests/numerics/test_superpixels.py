@@ -16,12 +16,13 @@ from bgmatch_dask.numerics import _bin_kernels
 from bgmatch_dask.numerics.statistics import StatisticsControl, measure_statistics
 from bgmatch_dask.numerics.superpixels import (
     bin_difference_statistics,
+    bin_measures,
     bin_moments,
     bin_statistics,
 )
 
 FIELDS = ("count", "n_good", "mean", "variance", "median")
-QUICK = settings(deadline=None, max_examples=60)
+QUICK = settings(deadline=None, max_examples=60, derandomize=True)
 
 
 def twin(pixels, n_sigma=3.0, n_iter=3):
@@ -192,6 +193,45 @@ def test_constant_bins_have_no_variance_at_all():
 @QUICK
 def test_any_pixels_at_all(pixels, n_iter):
     assert_agrees(one_bin(pixels, n_iter=n_iter), pixels, n_iter=n_iter)
+
+
+@pytest.mark.parametrize("share", [0.6, 0.4, 0.1, 0.03, 0.002])
+@pytest.mark.parametrize("in_one_piece", [True, False])
+def test_bins_with_few_good_pixels(share, in_one_piece):
+    rng = np.random.default_rng(4)
+    pixels = rng.normal(200.0, 20.0, 128 * 128).astype(np.float32)
+    place = np.linspace(0.0, 1.0, pixels.size) if in_one_piece else rng.random(pixels.size)
+    pixels[place >= share] = np.nan
+    assert_agrees(one_bin(pixels.reshape(128, 128)), pixels)
+
+
+@given(
+    st.integers(1, 45),
+    st.integers(1, 45),
+    st.sampled_from([0.0, 0.2, 0.9, 1.0]),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+@QUICK
+def test_cells_that_are_left_out_are_masked_pixels(height, width, share, difference, seed):
+    rng = np.random.default_rng(seed)
+    images = tuple(sky((height, width), seed + k)[0] for k in range(1 + difference))
+    masks = tuple(sky((height, width), seed + k)[1] for k in range(1 + difference))
+    left_out = rng.random((-(-height // 8), -(-width // 8))) < share
+    x_edges = np.sort(rng.integers(0, width + 1, 5))
+    y_edges = np.sort(rng.integers(0, height + 1, 4))
+    marked = np.kron(left_out, np.ones((8, 8), np.int32))[:height, :width] * 8
+    without = tuple(mask | marked for mask in masks)
+    got = bin_measures(images, masks, 12, x_edges, y_edges, left_out=left_out)
+    expected = bin_measures(images, without, 12, x_edges, y_edges)
+    for a, b in zip(got, expected, strict=True):
+        assert_same(a, b)
+
+
+def test_cells_have_to_cover_the_image():
+    image = np.zeros((17, 9), np.float32)
+    with pytest.raises(InputError, match="cells of shape"):
+        bin_measures((image,), (None,), 0, [0, 9], [0, 17], left_out=np.zeros((2, 2), bool))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40))
