@@ -16,9 +16,12 @@ from bgmatch_dask.numerics.keys import (
     keys_at,
     keys_averages,
     keys_render,
+    keys_rows,
     linear_at,
     linear_render,
+    linear_rows,
 )
+from bgmatch_dask.numerics.row_polynomials import RowPolynomials
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -30,6 +33,7 @@ __all__ = (
     "render",
     "render_flags",
     "render_variance",
+    "rows_of",
     "sample",
 )
 
@@ -68,6 +72,16 @@ def render_variance(offset: Offset, box: Box) -> NDArray[np.float32]:
     """
     y, x = _positions(offset.grid, box)
     return linear_render(offset.variance, x, y)
+
+
+def rows_of(offset: Offset, box: Box) -> tuple[RowPolynomials, RowPolynomials]:
+    """Return offset and variance on a box, to be rendered row by row.
+
+    Rendered, they have the bits of `render` and `render_variance`.
+    """
+    y, x = _positions(offset.grid, box)
+    surface = keys_rows(offset.nodes, x / offset.pitch + GUARD, y / offset.pitch + GUARD)
+    return surface, linear_rows(offset.variance, x, y)
 
 
 def sample(

@@ -14,11 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bgmatch_dask.maskplanes import MASK_PLANES, NO_DATA
-from bgmatch_dask.numerics.stacking import add_weighted, weighted_mean
+from bgmatch_dask.maskplanes import CLIPPED, MASK_PLANES, NO_DATA
+from bgmatch_dask.numerics.stacking import (
+    TOGETHER,
+    PlainSums,
+    Shift,
+    Sums,
+    WeightedWarp,
+    add_weighted,
+    empty_sums,
+)
 from bgmatch_dask.numerics.superpixels import bin_statistics
 
-__all__ = ("SkyWeight", "Stack", "WeightedWarp")
+__all__ = ("TOGETHER", "MeanPlanes", "Shift", "SkyWeight", "Stack", "WeightedWarp")
 
 _DETECTED = (1 << MASK_PLANES["DETECTED"]) | (1 << MASK_PLANES["DETECTED_NEGATIVE"])
 
@@ -59,47 +67,38 @@ class SkyWeight:
         return cls(float("nan"))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class WeightedWarp:
-    """A warp on its way into a mean."""
-
-    image: NDArray[np.float32]
-    """Pixels, shape (y, x)."""
-    variance: NDArray[np.float32]
-    """Their variances, unit squared."""
-    mask: NDArray[np.int32]
-    """Their mask bits."""
-    weight: float
-    """Inverse sky variance; a warp whose weight is not positive and finite adds nothing."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Stack:
-    """Running sums of a weighted mean, float64, shape (y, x)."""
+    """Running sums of a weighted mean, float64, shape (y, x); its memory serves again and again."""
 
-    weight: NDArray[np.float64]
-    """Σ w."""
-    total: NDArray[np.float64]
-    """Σ w · image."""
-    variance: NDArray[np.float64]
-    """Σ w² · variance."""
-    n_image: NDArray[np.int32]
-    """Number of warps that gave a pixel."""
-    mask: NDArray[np.int32]
-    """OR of the masks of the pixels used."""
+    sums: Sums
+    """Σ w, Σ w · image, Σ w² · variance, number of warps, OR of the masks."""
+    plain: PlainSums | None = None
+    """Σ w and Σ w · image of the warps as they are, without shifts."""
+    fresh: bool = True
+    """Whether nothing was added yet."""
 
     @classmethod
-    def empty(cls, shape: tuple[int, int]) -> Stack:
-        """Return sums of nothing."""
-        return cls(
-            np.zeros(shape),
-            np.zeros(shape),
-            np.zeros(shape),
-            np.zeros(shape, np.int32),
-            np.zeros(shape, np.int32),
-        )
+    def empty(cls, shape: tuple[int, int], *, plain: bool = False) -> Stack:
+        """Return sums of nothing.
 
-    def add(self, warps: Sequence[WeightedWarp], bad_bits: int) -> None:
+        Parameters
+        ----------
+        shape
+            Rows and columns; one row is enough where `TOGETHER` warps or fewer, all of a mean,
+            come in one call of `add`.
+        plain
+            Also take the mean of the warps without their shifts, and without its variance.
+        """
+        return cls(empty_sums(shape), (np.empty(shape), np.empty(shape)) if plain else None)
+
+    def clear(self) -> None:
+        """Forget all warps."""
+        self.fresh = True
+
+    def add(
+        self, warps: Sequence[WeightedWarp], bad_bits: int, out: MeanPlanes | None = None
+    ) -> None:
         """Add warps in place; their order fixes the last bits of the sums.
 
         Parameters
@@ -108,17 +107,65 @@ class Stack:
             Warps of the shape of the sums. Some at once take less time than one by one.
         bad_bits
             Pixels with these bits are left out, as are pixels that are not finite.
+        out
+            After the last warps: where the mean goes. The next warps begin another mean.
         """
         used = [w for w in warps if np.isfinite(w.weight) and w.weight > 0]
+        for first in range(0, max(len(used), 1), TOGETHER):
+            last = first + TOGETHER >= len(used)
+            self._add(used[first : first + TOGETHER], bad_bits, out if last else None)
+
+    def _add(self, warps: Sequence[WeightedWarp], bad_bits: int, out: MeanPlanes | None) -> None:
+        mean = None
+        if out is not None:
+            mean = ((out.image, out.variance, out.mask, out.nimage), out.plain, NO_DATA)
         add_weighted(
-            [(w.image, w.variance, w.mask) for w in used],
-            [w.weight for w in used],
+            warps,
             bad_bits,
-            (self.weight, self.total, self.variance, self.n_image, self.mask),
+            self.sums,
+            outlier_bits=CLIPPED,
+            plain=self.plain,
+            fresh=self.fresh,
+            mean=mean,
         )
+        self.fresh = out is not None
 
     def planes(self) -> dict[str, NDArray[Any]]:
         """Return image, variance (NaN where empty), mask and nimage of the mean."""
-        sums = (self.weight, self.total, self.variance, self.n_image, self.mask)
-        image, variance, mask = weighted_mean(*sums, NO_DATA)
-        return {"image": image, "variance": variance, "mask": mask, "nimage": self.n_image}
+        out, fresh = MeanPlanes.empty(self.sums[0].shape), self.fresh
+        self._add((), 0, out)
+        self.fresh = fresh
+        return out.by_name
+
+
+def _used(warps: Sequence[WeightedWarp]) -> list[WeightedWarp]:
+    return [w for w in warps if np.isfinite(w.weight) and w.weight > 0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeanPlanes:
+    """Planes that a mean is put into, shape (y, x)."""
+
+    image: NDArray[np.float32]
+    """Mean, NaN where there is none."""
+    variance: NDArray[np.float32]
+    """Its variance."""
+    mask: NDArray[np.int32]
+    """OR of the masks of the pixels used; NO_DATA where there are none."""
+    nimage: NDArray[np.int32]
+    """Number of warps that gave a pixel."""
+    plain: NDArray[np.float32]
+    """Mean of the warps as they are; empty where it is not asked for."""
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...], *, plain: bool = False) -> MeanPlanes:
+        """Return planes of any content."""
+        floats = (np.empty(shape, np.float32), np.empty(shape, np.float32))
+        bits = (np.empty(shape, np.int32), np.empty(shape, np.int32))
+        return cls(*floats, *bits, np.empty(shape if plain else (0, 0), np.float32))
+
+    @property
+    def by_name(self) -> dict[str, NDArray[Any]]:
+        """The planes that a coadd stores."""
+        names = ("image", "variance", "mask", "nimage")
+        return dict(zip(names, (self.image, self.variance, self.mask, self.nimage), strict=True))

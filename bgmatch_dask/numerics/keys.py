@@ -7,18 +7,27 @@ its value at a point, the exact *average* over an interval is given: what a bin 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from bgmatch_dask.numerics.row_polynomials import (
+    Places,
+    RowPolynomials,
+    cubic_at,
+    through_nodes,
+)
+from bgmatch_dask.numerics.row_polynomials import linear_at as _linear_at
 
 __all__ = (
     "TAPS",
     "keys_at",
     "keys_averages",
     "keys_render",
+    "keys_rows",
     "keys_weights",
     "linear_at",
     "linear_render",
+    "linear_rows",
 )
 
 Array = NDArray[np.float64]
@@ -114,8 +123,8 @@ def _integral(u: Array) -> Array:
     return out
 
 
-def keys_render(nodes: Array, x: Array, y: Array) -> NDArray[np.float32]:
-    """Render a surface on the product of columns and rows.
+def keys_rows(nodes: Array, x: Array, y: Array) -> RowPolynomials:
+    """Return a surface on the product of columns and rows, to be rendered row by row.
 
     Parameters
     ----------
@@ -124,6 +133,18 @@ def keys_render(nodes: Array, x: Array, y: Array) -> NDArray[np.float32]:
     x, y
         Positions of the columns and rows in nodes; points outside take the surface's value
         at the last place that has all four taps.
+    """
+    ny, nx = nodes.shape
+    return through_nodes(nodes, _cubic_places(x, nx), _cubic_places(y, ny), cubic=True)
+
+
+def keys_render(nodes: Array, x: Array, y: Array) -> NDArray[np.float32]:
+    """Render a surface on the product of columns and rows.
+
+    Parameters
+    ----------
+    nodes, x, y
+        As `keys_rows` takes them.
 
     Returns
     -------
@@ -132,12 +153,7 @@ def keys_render(nodes: Array, x: Array, y: Array) -> NDArray[np.float32]:
         float64 with a fixed order of operations, and rounded once: two calls that share a
         pixel agree in every bit.
     """
-    ny, nx = nodes.shape
-    x_base, x_weights = keys_weights(np.clip(x, 1.0, nx - 2.0), nx)
-    y_base, y_weights = keys_weights(np.clip(y, 1.0, ny - 2.0), ny)
-    out = np.empty((len(y), len(x)), np.float32)
-    _render(np.ascontiguousarray(nodes), x_base, x_weights, y_base, y_weights, out)
-    return out
+    return keys_rows(nodes, x, y).render(np.empty((len(y), len(x)), np.float32))
 
 
 def keys_at(nodes: Array, x: Array, y: Array) -> NDArray[np.float32]:
@@ -146,104 +162,41 @@ def keys_at(nodes: Array, x: Array, y: Array) -> NDArray[np.float32]:
     A point that is a pixel of a product of columns and rows has the same bits as there.
     """
     ny, nx = nodes.shape
-    x_base, x_weights = keys_weights(np.clip(x, 1.0, nx - 2.0), nx)
-    y_base, y_weights = keys_weights(np.clip(y, 1.0, ny - 2.0), ny)
-    out = np.empty(len(x), np.float32)
-    _at(np.ascontiguousarray(nodes), x_base, x_weights, y_base, y_weights, out)
-    return out
+    return cubic_at(nodes, _cubic_places(x, nx), _cubic_places(y, ny))
+
+
+def _cubic_places(t: Array, n_nodes: int) -> Places:
+    place = np.clip(t, 1.0, n_nodes - 2.0)
+    floor = np.minimum(np.floor(place), n_nodes - 3.0)
+    return floor.astype(np.int64) - 1, place - floor
+
+
+def linear_rows(nodes: Array, x: Array, y: Array) -> RowPolynomials:
+    """Return node values interpolated linearly, constant beyond the outermost nodes.
+
+    Parameters and result are those of `keys_rows`; any number of nodes.
+    """
+    ny, nx = nodes.shape
+    return through_nodes(_padded(nodes), _linear_places(x, nx), _linear_places(y, ny), cubic=False)
 
 
 def linear_render(nodes: Array, x: Array, y: Array) -> NDArray[np.float32]:
-    """Render node values linearly, constant beyond the outermost nodes.
-
-    Parameters, result and bitwise agreement are those of `keys_render`; any number of nodes.
-    """
-    x_base, x_weights = _linear_weights(x, nodes.shape[1])
-    y_base, y_weights = _linear_weights(y, nodes.shape[0])
-    out = np.empty((len(y), len(x)), np.float32)
-    _render(_padded(nodes), x_base, x_weights, y_base, y_weights, out)
-    return out
+    """Render `linear_rows`; bitwise agreement as of `keys_render`."""
+    return linear_rows(nodes, x, y).render(np.empty((len(y), len(x)), np.float32))
 
 
 def linear_at(nodes: Array, x: Array, y: Array) -> NDArray[np.float32]:
     """Return the values of `linear_render` at points ``(x[i], y[i])``, float32 ``(n,)``."""
-    x_base, x_weights = _linear_weights(x, nodes.shape[1])
-    y_base, y_weights = _linear_weights(y, nodes.shape[0])
-    out = np.empty(len(x), np.float32)
-    _at(_padded(nodes), x_base, x_weights, y_base, y_weights, out)
-    return out
+    ny, nx = nodes.shape
+    return _linear_at(_padded(nodes), _linear_places(x, nx), _linear_places(y, ny))
 
 
 def _padded(nodes: Array) -> Array:
     return np.pad(nodes, ((1, 3), (1, 3)), mode="edge")
 
 
-def _linear_weights(t: Array, n_nodes: int) -> tuple[NDArray[np.int64], Array]:
-    """Return linear weights in the form of four taps, on nodes that are padded by one."""
+def _linear_places(t: Array, n_nodes: int) -> Places:
+    """Return places between nodes that are padded by one."""
     place = np.clip(t, 0.0, n_nodes - 1.0)
-    low = np.floor(place)
-    f = place - low
-    zero = np.zeros_like(f)
-    return low.astype(np.int64), np.stack([zero, 1.0 - f, f, zero], axis=-1)
-
-
-@numba.njit(cache=True, nogil=True)
-def _render(
-    nodes: Array,
-    x_base: NDArray[np.int64],
-    x_weights: Array,
-    y_base: NDArray[np.int64],
-    y_weights: Array,
-    out: NDArray[np.float32],
-) -> None:
-    height, width = out.shape
-    n_nodes = nodes.shape[1]
-    line = np.empty(n_nodes)
-    # Columns between the same nodes share their taps: the inner loop then has no gather.
-    starts = np.empty(width + 1, np.int64)
-    n_runs = 0
-    for i in range(width):
-        if i == 0 or x_base[i] != x_base[i - 1]:
-            starts[n_runs] = i
-            n_runs += 1
-    starts[n_runs] = width
-    w0 = x_weights[:, 0].copy()
-    w1 = x_weights[:, 1].copy()
-    w2 = x_weights[:, 2].copy()
-    w3 = x_weights[:, 3].copy()
-    for j in range(height):
-        b = y_base[j]
-        v0, v1, v2, v3 = y_weights[j, 0], y_weights[j, 1], y_weights[j, 2], y_weights[j, 3]
-        for k in range(n_nodes):
-            line[k] = (v0 * nodes[b, k] + v1 * nodes[b + 1, k]) + (
-                v2 * nodes[b + 2, k] + v3 * nodes[b + 3, k]
-            )
-        row = out[j]
-        for r in range(n_runs):
-            lo, hi = starts[r], starts[r + 1]
-            c = x_base[lo]
-            n0, n1, n2, n3 = line[c], line[c + 1], line[c + 2], line[c + 3]
-            for i in range(lo, hi):
-                row[i] = np.float32((w0[i] * n0 + w1[i] * n1) + (w2[i] * n2 + w3[i] * n3))
-
-
-@numba.njit(cache=True, nogil=True)
-def _at(
-    nodes: Array,
-    x_base: NDArray[np.int64],
-    x_weights: Array,
-    y_base: NDArray[np.int64],
-    y_weights: Array,
-    out: NDArray[np.float32],
-) -> None:
-    line = np.empty(4)
-    for i in range(out.shape[0]):
-        b, c = y_base[i], x_base[i]
-        v0, v1, v2, v3 = y_weights[i, 0], y_weights[i, 1], y_weights[i, 2], y_weights[i, 3]
-        # Columns first and then the row, in the order of `_render`, for the same bits.
-        for k in range(4):
-            line[k] = (v0 * nodes[b, c + k] + v1 * nodes[b + 1, c + k]) + (
-                v2 * nodes[b + 2, c + k] + v3 * nodes[b + 3, c + k]
-            )
-        w0, w1, w2, w3 = x_weights[i, 0], x_weights[i, 1], x_weights[i, 2], x_weights[i, 3]
-        out[i] = np.float32((w0 * line[0] + w1 * line[1]) + (w2 * line[2] + w3 * line[3]))
+    floor = np.floor(place)
+    return floor.astype(np.int64), place - floor

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bgmatch_dask.background.offsets import rows_of
 from bgmatch_dask.coadd.layout import COADD_PLANES
-from bgmatch_dask.coadd.stack import Stack, WeightedWarp
+from bgmatch_dask.coadd.stack import TOGETHER, MeanPlanes, Shift, Stack, WeightedWarp
 from bgmatch_dask.geometry import Box
-from bgmatch_dask.maskplanes import CLIPPED
-from bgmatch_dask.numerics.stacking import TOGETHER
 from bgmatch_dask.pipeline.outlier_masks import OutlierMasks
-from bgmatch_dask.pipeline.results import Method, offset_on
+from bgmatch_dask.pipeline.results import Method, PatchOffset, SurfaceOffset, offset_on
 from bgmatch_dask.pipeline.thumbnails import BlockSums, write_thumbnail
 from bgmatch_dask.pipeline.unmatched import Recipe, write_recipe
 from bgmatch_dask.store import Receipt, TractStore, open_store
@@ -25,8 +24,11 @@ from bgmatch_dask.store.versions import run_of
 
 __all__ = ("CoaddTask", "coadd_patch")
 
-_HELD_PIXELS = 3 << 22
-"""Pixels of all warps that are held before they are added to a coadd."""
+_HELD_PIXELS = 5 << 20
+"""Decoded pixels of all warps that are held at a time, of each plane."""
+
+Planes = Mapping[str, NDArray[Any]]
+Weights = Sequence[tuple[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,36 +56,44 @@ class CoaddTask:
 
 
 def coadd_patch(task: CoaddTask) -> Receipt:
-    """Carry out a `CoaddTask`, a band of rows at a time: sums of a whole patch take gigabytes."""
+    """Carry out a `CoaddTask`, a chunk at a time: sums of a whole patch take gigabytes.
+
+    The memory of a chunk of some warps, of its sums and of its mean serves for all chunks.
+    """
     start = time.perf_counter()
     store = open_store(task.url)
     matched = _PatchCoadd.of(store, task, "matched", write=True)
     unmatched = _PatchCoadd.of(store, task, "unmatched", write=task.write_unmatched)
-    coadds = (matched, unmatched)
-    outer = store.spec.geometry.patches.outer_box(task.patch)
-    masks = OutlierMasks.of(store, run_of(task.run)) if task.outliers else None
-    for band in _bands(store, task):
-        box = band.intersect(outer)
-        stacks = {} if box.empty else _stack_band(store, task, box, masks)
-        for coadd in coadds:
-            coadd.add(band, box, stacks.get(coadd.name))
-    for coadd in coadds:
+    for tile, mean, plain in _means(store, task):
+        matched.add(tile, mean)
+        unmatched.add(tile, plain)
+    for coadd in (matched, unmatched):
         coadd.write()
     recipe = Recipe(task.weights, task.bad_bits, unmatched.n_pixels, task.write_unmatched)
     write_recipe(store, task.run, task.patch, recipe)
-    write_thumbnail(store, task.run, task.patch, {c.name: c.blocks for c in coadds})
+    blocks = {"matched": matched.blocks, "unmatched": unmatched.blocks}
+    write_thumbnail(store, task.run, task.patch, blocks)
     figures = {"n_pixels": matched.n_pixels}
     return Receipt("coadd", task.unit, task.digest, time.perf_counter() - start, figures)
 
 
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """One chunk of a patch."""
+
+    place: tuple[int, int]
+    """Its row and column among the chunks."""
+    box: Box
+    """Its tract pixels."""
+
+
 @dataclass(slots=True)
 class _PatchCoadd:
-    """One coadd of one patch, from the top: only compressed planes are held as a whole.
+    """One coadd of one patch, chunk by chunk: only compressed planes are held as a whole.
 
     Without writers only its small picture is made.
     """
 
-    name: str
     writers: Mapping[str, PlaneWriter]
     blocks: BlockSums
     n_pixels: int = 0
@@ -93,82 +103,154 @@ class _PatchCoadd:
         path = f"coadd/{task.run}_{name}"
         planes = COADD_PLANES if write else ()
         writers = {p: store.patch_plane(f"{path}/{p}", task.patch) for p in planes}
-        return cls(name, writers, BlockSums.empty(store.spec.geometry, task.patch))
+        return cls(writers, BlockSums.empty(store.spec.geometry, task.patch))
 
-    def add(self, band: Box, box: Box, stack: Stack | None) -> None:
-        """Take a band of the plane, of which a box was stacked."""
-        planes = {} if stack is None else stack.planes()
+    def add(self, tile: _Tile, planes: Mapping[str, NDArray[Any]]) -> None:
         for name, writer in self.writers.items():
-            rows = planes.get(name)
-            if rows is None or box != band:
-                rows = np.full(band.shape, writer.fill, writer.dtype)
-                if name in planes:
-                    rows[box.slices_in(band)] = planes[name]
-            writer.add(rows)
-        if stack is not None:
-            self.blocks.add(planes["image"], box)
-            self.n_pixels += int(np.count_nonzero(stack.n_image))
+            writer.add(tile.place, planes[name])
+        self.blocks.add(planes["image"], tile.box)
+        self.n_pixels += int(np.count_nonzero(np.isfinite(planes["image"])))
 
     def write(self) -> None:
         for writer in self.writers.values():
             writer.write()
 
 
-def _read_planes(
-    store: TractStore, visit: str, patch: int, box: Box
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    index = store.spec.visit_index(visit)
-    image, variance, mask = (
-        store.read(plane, index, patch, box) for plane in ("image", "variance", "mask")
+def _means(store: TractStore, task: CoaddTask) -> Iterator[tuple[_Tile, Planes, Planes]]:
+    """Yield the planes of the matched and of the unmatched mean of every chunk with pixels.
+
+    Their memory serves for the next ones too.
+    """
+    tiles = _tiles(store, task.patch)
+    shape = tiles[0].box.shape
+    warps = _Warps(store, task, shape)
+    # A model of a single warp is drawn whole, whatever the box: then all chunks wait for it.
+    regions = [[tile] for tile in tiles] if task.method == "joint" else [tiles]
+    rows = 1 if len(warps.groups) == 1 else shape[0]
+    plain = not task.write_unmatched
+    sums = [_Sums.empty((rows, shape[1]), plain=plain) for _ in regions[0]]
+    out = _Means(MeanPlanes.empty(shape, plain=plain), None if plain else MeanPlanes.empty(shape))
+    for region in regions:
+        for group in warps.groups:
+            last = group is warps.groups[-1]
+            for tile, part in zip(region, sums, strict=True):
+                part.add(warps.read(group, tile.box), task.bad_bits, out if last else None)
+                if last:
+                    yield tile, *out.planes
+
+
+def _tiles(store: TractStore, patch: int) -> list[_Tile]:
+    """Return the chunks of a patch that have pixels of the tract, from the top."""
+    patches = store.spec.geometry.patches
+    plane, outer = patches.plane_box(patch), patches.outer_box(patch)
+    height, width = store.array(f"{store.spec.kind}/image").chunks[-2:]
+    boxes = (
+        _Tile((row, column), Box(plane.x0 + column * width, plane.y0 + row * height, width, height))
+        for row in range(plane.height // height)
+        for column in range(plane.width // width)
     )
-    return image, variance, mask
+    return [tile for tile in boxes if not tile.box.intersect(outer).empty]
 
 
-def _matched(
-    store: TractStore,
-    task: CoaddTask,
-    visit: str,
-    box: Box,
-    warp: WeightedWarp,
-    masks: OutlierMasks | None,
-    clipped: NDArray[np.bool_],
-) -> WeightedWarp:
-    """Return a warp with its offset and without its outliers, which are noted in ``clipped``."""
-    image, variance = warp.image, warp.variance
-    if visit != task.reference:
-        offset = offset_on(store, task.run, visit, task.patch, task.method)
-        image, variance = image + offset.image(box), variance + offset.variance(box)
-    if masks is not None:
-        # A pixel without a value is left out; the mask of the coadd tells why.
-        outlier = masks.on(visit, box) & np.isfinite(image)
-        clipped |= outlier & ((warp.mask & task.bad_bits) == 0)
-        image = np.where(outlier, np.float32(np.nan), image)
-    return replace(warp, image=image, variance=variance)
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """Where the means of a chunk go."""
+
+    matched: MeanPlanes
+    unmatched: MeanPlanes | None
+
+    @property
+    def planes(self) -> tuple[Planes, Planes]:
+        """The planes of both; of the unmatched one the image alone unless it is stored."""
+        if self.unmatched is None:
+            return self.matched.by_name, {"image": self.matched.plain}
+        return self.matched.by_name, self.unmatched.by_name
 
 
-def _bands(store: TractStore, task: CoaddTask) -> list[Box]:
-    """Cut the patch into rows of chunks, so that every chunk is decoded once."""
-    plane = store.spec.geometry.patches.plane_box(task.patch)
-    # A model of a single warp is drawn whole, whatever the box.
-    rows = store.array(f"{store.spec.kind}/image").chunks[-2]
-    step = rows if task.method == "joint" else plane.height
-    return [Box(plane.x0, y0, plane.width, step) for y0 in range(plane.y0, plane.y1, step)]
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Running sums of a chunk."""
+
+    matched: Stack
+    unmatched: Stack | None
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int], *, plain: bool) -> _Sums:
+        return cls(Stack.empty(shape, plain=plain), None if plain else Stack.empty(shape))
+
+    def add(self, warps: Sequence[WeightedWarp], bad_bits: int, out: _Means | None) -> None:
+        """Add warps; the last ones of a chunk come with a place for the means."""
+        self.matched.add(warps, bad_bits, None if out is None else out.matched)
+        if self.unmatched is not None:
+            bare = [replace(w, shift=None, outliers=None, left_out=False) for w in warps]
+            self.unmatched.add(bare, bad_bits, None if out is None else out.unmatched)
 
 
-def _stack_band(
-    store: TractStore, task: CoaddTask, box: Box, masks: OutlierMasks | None
-) -> dict[str, Stack]:
-    stacks = {"matched": Stack.empty(box.shape), "unmatched": Stack.empty(box.shape)}
-    clipped = np.zeros(box.shape, bool)
-    together = min(max(_HELD_PIXELS // (box.width * box.height), 1), TOGETHER)
-    for first in range(0, len(task.weights), together):
-        found: dict[str, list[WeightedWarp]] = {"matched": [], "unmatched": []}
-        for visit, weight in task.weights[first : first + together]:
-            warp = WeightedWarp(*_read_planes(store, visit, task.patch, box), weight)
-            found["unmatched"].append(warp)
-            if visit not in task.dropped:
-                found["matched"].append(_matched(store, task, visit, box, warp, masks, clipped))
-        for name, stack in stacks.items():
-            stack.add(found[name], task.bad_bits)
-    np.bitwise_or(stacks["matched"].mask, CLIPPED, out=stacks["matched"].mask, where=clipped)
-    return stacks
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawn:
+    """An offset that was drawn on all pixels of a patch; see `PatchOffset`."""
+
+    plane: Box
+    drawn: tuple[NDArray[np.float32], NDArray[np.float32]]
+
+    @classmethod
+    def of(cls, offset: PatchOffset, plane: Box) -> _Drawn:
+        return cls(plane, (offset.image(plane), offset.variance(plane)))
+
+    def image(self, box: Box) -> NDArray[np.float32]:
+        return np.ascontiguousarray(self.drawn[0][box.slices_in(self.plane)])
+
+    def variance(self, box: Box) -> NDArray[np.float32]:
+        return np.ascontiguousarray(self.drawn[1][box.slices_in(self.plane)])
+
+
+class _Warps:
+    """Reads the warps of a patch by chunks, some visits at a time, into memory of its own."""
+
+    def __init__(self, store: TractStore, task: CoaddTask, shape: tuple[int, int]) -> None:
+        self.store, self.task = store, task
+        self.masks = OutlierMasks.of(store, run_of(task.run)) if task.outliers else None
+        self._tables: dict[str, Any] = {}
+        self._offsets: dict[str, PatchOffset] = {}
+        most = min(max(_HELD_PIXELS // (shape[0] * shape[1]), 1), TOGETHER)
+        if task.method == "per_warp":
+            most = 1
+        weights = task.weights
+        self.groups = [weights[i : i + most] for i in range(0, len(weights), most)] or [()]
+        held = (most, *shape)
+        self._held = (np.empty(held, np.float32), np.empty(held, np.float32))
+        self._masks = np.empty(held, np.int32)
+
+    def read(self, group: Weights, box: Box) -> list[WeightedWarp]:
+        """Return warps on a chunk, with what matches them; they hold until the next call."""
+        found = []
+        for k, (visit, weight) in enumerate(group):
+            planes = (self._held[0][k], self._held[1][k], self._masks[k])
+            index = self.store.spec.visit_index(visit)
+            for name, out in zip(("image", "variance", "mask"), planes, strict=True):
+                self.store.read(name, index, self.task.patch, box, out=out, tables=self._tables)
+            if visit in self.task.dropped:
+                found.append(WeightedWarp(*planes, weight, left_out=True))
+                continue
+            outliers = None if self.masks is None else self.masks.within(visit, box)
+            found.append(WeightedWarp(*planes, weight, self._shift(visit, box), outliers))
+        return found
+
+    def _shift(self, visit: str, box: Box) -> Shift | None:
+        if visit == self.task.reference:
+            return None
+        offset = self._offset(visit)
+        if isinstance(offset, SurfaceOffset):
+            return rows_of(offset.offset, box)
+        return offset.image(box), offset.variance(box)
+
+    def _offset(self, visit: str) -> PatchOffset:
+        task = self.task
+        if visit not in self._offsets:
+            offset = offset_on(self.store, task.run, visit, task.patch, task.method)
+            if task.method == "per_warp":
+                # The pixels of one are as many as those of a patch.
+                self._offsets.clear()
+                offset = _Drawn.of(offset, self.store.spec.geometry.patches.plane_box(task.patch))
+            self._offsets[visit] = offset
+        return self._offsets[visit]

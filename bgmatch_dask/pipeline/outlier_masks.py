@@ -47,7 +47,12 @@ class OutlierMasks:
 
     def on(self, visit: str, box: Box) -> Bools:
         """Return the mask of a visit on a box of tract pixels; False where nothing was measured."""
-        mask = np.zeros(box.shape, bool)
+        found = self.within(visit, box)
+        return np.zeros(box.shape, bool) if found is None else found
+
+    def within(self, visit: str, box: Box) -> Bools | None:
+        """Return the mask of a visit on a box, None where no pixel is masked."""
+        mask: Bools | None = None
         patches = self.store.spec.geometry.patches
         index = self.store.spec.visit_index(visit)
         for patch, objects in self.paths.items():
@@ -57,9 +62,10 @@ class OutlierMasks:
                 continue
             for path, tag in objects:
                 found = _load(self.store.location.url, path, tag)
-                if index in found.cells:
-                    pixels = found.pixels(index)
-                    mask[common.slices_in(box)] |= pixels[common.slices_in(inner)]
+                pixels = found.pixels(index, common.slices_in(inner))
+                if pixels is not None:
+                    mask = np.zeros(box.shape, bool) if mask is None else mask
+                    mask[common.slices_in(box)] |= pixels
         return mask
 
 
@@ -71,10 +77,18 @@ class _Cells:
     widths: NDArray[np.int64]
     heights: NDArray[np.int64]
 
-    def pixels(self, index: int) -> Bools:
-        rows = np.repeat(self.cells[index], self.heights, axis=0)
-        out: Bools = np.repeat(rows, self.widths, axis=1)
-        return out
+    def pixels(self, index: int, window: tuple[slice, slice]) -> Bools | None:
+        """Return the pixels of a part of the inner box, None where none is masked."""
+        if index not in self.cells:
+            return None
+        rows, columns = (
+            np.repeat(np.arange(len(sizes)), sizes)[part]
+            for sizes, part in zip((self.heights, self.widths), window, strict=True)
+        )
+        part = self.cells[index][rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        if not part.any():
+            return None
+        return self.cells[index][rows[:, np.newaxis], columns]
 
 
 @lru_cache(maxsize=64)

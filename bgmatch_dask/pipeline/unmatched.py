@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,15 +130,33 @@ class UnmatchedCoadd:
         if recipe.stored:
             group = f"coadd/{self.run}_unmatched"
             return {n: store.read_patch_plane(f"{group}/{n}", patch, box) for n in names}
-        stack = Stack.empty(box.shape)
-        for visit, weight in recipe.weights:
-            index = store.spec.visit_index(visit)
-            image, variance, mask = (
-                store.read(name, index, patch, box) for name in ("image", "variance", "mask")
-            )
-            stack.add([WeightedWarp(image, variance, mask, weight)], recipe.bad_bits)
-        planes = stack.planes()
-        return {name: planes[name] for name in names}
+        found = {name: _empty(name, box) for name in names}
+        for band in _bands(store, patch, box):
+            for name, plane in _mean(store, recipe, patch, band).items():
+                if name in found:
+                    found[name][band.slices_in(box)] = plane
+        return found
+
+
+def _bands(store: TractStore, patch: int, box: Box) -> Iterator[Box]:
+    """Cut a box into rows of chunks, so that few sums are held and each chunk is decoded once."""
+    top = store.spec.geometry.patches.plane_box(patch).y0
+    step = store.array(f"{store.spec.kind}/image").chunks[-2]
+    for y0 in range(top, box.y1, step):
+        band = Box(box.x0, y0, box.width, step).intersect(box)
+        if not band.empty:
+            yield band
+
+
+def _mean(store: TractStore, recipe: Recipe, patch: int, box: Box) -> dict[str, NDArray[Any]]:
+    stack = Stack.empty(box.shape)
+    for visit, weight in recipe.weights:
+        index = store.spec.visit_index(visit)
+        image, variance, mask = (
+            store.read(name, index, patch, box) for name in ("image", "variance", "mask")
+        )
+        stack.add([WeightedWarp(image, variance, mask, weight)], recipe.bad_bits)
+    return stack.planes()
 
 
 def _empty(name: str, box: Box) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Writes the plane of a patch from the top, so that it is never held as a whole."""
+"""Writes the plane of a patch chunk by chunk, so that it is never held as a whole."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ __all__ = ("PlaneWriter",)
 
 
 class PlaneWriter:
-    """Writes one plane of a (patch, y, x) array from the top; nothing is stored before its end.
+    """Writes one plane of a (patch, y, x) array by chunks; nothing is stored before its end.
+
+    Chunks that are not given hold the fill value.
 
     Parameters
     ----------
@@ -33,33 +35,36 @@ class PlaneWriter:
     def __init__(self, store: TractStore, path: str, patch: int) -> None:
         self.store, self.path, self.patch = store, path, patch
         array = store.array(path)
-        self.dtype, self.fill = array.dtype, array.fill_value
+        self.shape, self.dtype = (array.shape[-2], array.shape[-1]), array.dtype
+        self.chunk = (array.chunks[-2], array.chunks[-1])
         codec = store.codec(path)
         self._shard = None if codec is None else ShardBuilder(codec)
-        self._rows: list[NDArray[Any]] = []
-        self._taken, self._height, self._width = 0, array.shape[-2], array.shape[-1]
-        self._step = array.chunks[-2]
+        self._whole: NDArray[Any] | None = None
+        if self._shard is None:
+            self._whole = np.full(self.shape, array.fill_value, self.dtype)
 
-    def add(self, rows: NDArray[Any]) -> None:
-        """Take the next rows: whole chunks of them, of the width and dtype of the plane.
+    def add(self, place: tuple[int, int], chunk: NDArray[Any]) -> None:
+        """Take a chunk, C order, by its row and column among the chunks.
 
         Raises
         ------
         StoreError
             ``write-misaligned``.
         """
-        self._taken += len(rows)
-        if (
-            rows.shape[1:] != (self._width,)
-            or rows.dtype != self.dtype
-            or len(rows) % self._step
-            or self._taken > self._height
-        ):
-            raise self._misaligned(f"got {rows.shape} {rows.dtype}")
-        if self._shard is None:
-            self._rows.append(rows)
-        else:
-            self._shard.add(rows)
+        first = tuple(at * step for at, step in zip(place, self.chunk, strict=True))
+        inside = all(0 <= at < size for at, size in zip(first, self.shape, strict=True))
+        if chunk.shape != self.chunk or chunk.dtype != self.dtype or not inside:
+            raise StoreError(
+                "write-misaligned",
+                f"{self.path} takes chunks of {self.chunk} {self.dtype} of {self.shape} pixels; "
+                f"got {chunk.shape} {chunk.dtype} at {place}",
+                where=self.store.location.url,
+            )
+        if self._shard is not None:
+            self._shard.add(place, chunk)
+        elif self._whole is not None:
+            top, left = first
+            self._whole[top : top + self.chunk[0], left : left + self.chunk[1]] = chunk
 
     def write(self) -> None:
         """Write the plane as one object.
@@ -67,20 +72,10 @@ class PlaneWriter:
         Raises
         ------
         StoreError
-            ``write-misaligned`` when rows are missing, ``store-write`` when the place refuses.
+            ``store-write`` when the place refuses.
         """
-        if self._taken != self._height:
-            raise self._misaligned(f"got {self._taken} rows")
-        if self._shard is None:
-            self.store.write_patch_plane(self.path, self.patch, np.concatenate(self._rows))
-        else:
+        if self._shard is not None:
             self.store.put_shard(self.path, (self.patch,), self._shard.finish())
-            add_traffic(self._height * self._width * self.dtype.itemsize)
-
-    def _misaligned(self, what: str) -> StoreError:
-        return StoreError(
-            "write-misaligned",
-            f"{self.path} takes {self._height} rows of {self._width} {self.dtype}, {self._step} at "
-            f"a time; {what}",
-            where=self.store.location.url,
-        )
+            add_traffic(self.shape[0] * self.shape[1] * self.dtype.itemsize)
+        elif self._whole is not None:
+            self.store.write_patch_plane(self.path, self.patch, self._whole)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,15 @@ class TractStore:
         return self._root.require_group(path)
 
     def read(
-        self, plane: str, visit: int, patch: int, box: Box, *, kind: str | None = None
+        self,
+        plane: str,
+        visit: int,
+        patch: int,
+        box: Box,
+        *,
+        kind: str | None = None,
+        out: NDArray[Any] | None = None,
+        tables: dict[str, Any] | None = None,
     ) -> NDArray[Any]:
         """Read a box of one plane of one warp.
 
@@ -85,6 +93,10 @@ class TractStore:
             Tract pixels, inside the plane box of the patch.
         kind
             Kind of warp; default: the store's own.
+        out
+            Array of the shape and dtype of the box to read into, C order.
+        tables
+            Keeps the index of every shard that is read, for callers that read it in parts.
 
         Raises
         ------
@@ -92,7 +104,8 @@ class TractStore:
             ``store-corrupt`` when stored bytes are not those that were written, or are gone.
         """
         ys, xs = box.slices_in(self.spec.geometry.patches.plane_box(patch))
-        return self._read(f"{kind or self.spec.kind}/{plane}", (visit, patch, ys, xs))
+        path = f"{kind or self.spec.kind}/{plane}"
+        return self._read(path, (visit, patch, ys, xs), out, tables)
 
     def read_plane(self, path: str, index: tuple[int, ...]) -> NDArray[Any]:
         """Read one whole plane of an array by the places on its leading axes.
@@ -207,12 +220,18 @@ class TractStore:
             self._chunk_codecs[path] = ChunkCodec.of(self.array(path), 2)
         return self._chunk_codecs[path]
 
-    def _read(self, path: str, region: tuple[int | slice, ...]) -> NDArray[Any]:
+    def _read(
+        self,
+        path: str,
+        region: tuple[int | slice, ...],
+        out: NDArray[Any] | None = None,
+        tables: dict[str, Any] | None = None,
+    ) -> NDArray[Any]:
         array = self.array(path)
         try:
             codec = self.codec(path)
             if codec is not None:
-                values = self._get_shard(array, region, codec)
+                values = self._get_shard(array, region, codec, out, tables)
                 add_traffic(values.nbytes)
                 return values
             with faults(self.location.url, path, "store-read"):
@@ -235,6 +254,8 @@ class TractStore:
             if not self.location.exists(name):
                 self._refuse_lost(path, region, name)
         add_traffic(values.nbytes)
+        if out is not None:
+            out[...] = values
         return values
 
     def _refuse_lost(
@@ -270,25 +291,30 @@ class TractStore:
             self.location.write_bytes(name, data)
 
     def _get_shard(
-        self, array: zarr.Array[Any], region: tuple[int | slice, ...], codec: ShardCodec
+        self,
+        array: zarr.Array[Any],
+        region: tuple[int | slice, ...],
+        codec: ShardCodec,
+        out: NDArray[Any] | None,
+        tables: dict[str, Any] | None,
     ) -> NDArray[Any]:
         index = tuple(part for part in region if isinstance(part, int))
         rows, columns = (part for part in region if isinstance(part, slice))
         name, window = self._shard_name(array, index), (rows, columns)
         try:
             if codec.needs_all(window):
-                return codec.decode(self.location.read_range(name), window)
-            table = self.location.read_range(name, last=codec.index_size)
-            return codec.decode_ranges(
-                table, lambda starts, ends: self.location.read_ranges(name, starts, ends), window
-            )
+                return codec.decode(self.location.read_range(name), window, out)
+            known = {} if tables is None else tables
+            if name not in known:
+                known[name] = self.location.read_range(name, last=codec.index_size)
+            ranges = partial(self.location.read_ranges, name)
+            return codec.decode_ranges(known[name], ranges, window, out)
         except FileNotFoundError as error:
             self._refuse_lost(array.path, region, name, error)
             # A plane that holds nothing is not stored.
-            shape = tuple(
-                len(range(*p.indices(n))) for p, n in zip(window, codec.shape, strict=True)
-            )
-            return np.full(shape, codec.fill, codec.dtype)
+            values = codec.place(window, out)
+            values[...] = codec.fill
+            return values
 
     @staticmethod
     def _shard_name(array: zarr.Array[Any], index: tuple[int, ...]) -> str:

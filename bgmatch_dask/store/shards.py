@@ -87,14 +87,23 @@ class ShardCodec:
     def encode(self, values: NDArray[Any]) -> bytes | None:
         """Return the bytes of a whole plane, None when it holds nothing but the fill value."""
         shard = ShardBuilder(self)
-        shard.add(values)
+        height, width = self.chunk
+        for row, column in np.ndindex(*self.grid):
+            top, left = row * height, column * width
+            part = values[top : top + height, left : left + width]
+            shard.add((row, column), np.ascontiguousarray(part))
         return shard.finish()
 
     def needs_all(self, window: Window) -> bool:
         """Whether a part of a plane touches all chunks, so that the whole shard may be read."""
         return len(self._touched(window)) == self.grid[0] * self.grid[1]
 
-    def decode(self, data: Any, window: Window) -> NDArray[Any]:  # noqa: ANN401
+    def decode(
+        self,
+        data: Any,  # noqa: ANN401
+        window: Window,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
         """Return a part of a plane from the bytes of its whole shard.
 
         Raises
@@ -107,9 +116,24 @@ class ShardCodec:
         def ranges(starts: Sequence[int], ends: Sequence[int]) -> Sequence[Any]:
             return [view[start:end] for start, end in zip(starts, ends, strict=True)]
 
-        return self.decode_ranges(view[-self.index_size :], ranges, window)
+        return self.decode_ranges(view[-self.index_size :], ranges, window, out)
 
-    def decode_ranges(self, index: Any, ranges: Ranges, window: Window) -> NDArray[Any]:  # noqa: ANN401
+    def place(self, window: Window, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return memory for a part of a plane: ``out`` if there is one, of the right shape."""
+        shape = tuple(len(range(*p.indices(n))) for p, n in zip(window, self.shape, strict=True))
+        if out is None:
+            return np.empty(shape, self.dtype)
+        if out.shape != shape or out.dtype != self.dtype:
+            raise TypeError(f"{shape} {self.dtype} do not fit in {out.shape} {out.dtype}")
+        return out
+
+    def decode_ranges(
+        self,
+        index: Any,  # noqa: ANN401
+        ranges: Ranges,
+        window: Window,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
         """Return a part of a plane from the index of its shard and the chunks that it touches.
 
         Parameters
@@ -120,6 +144,8 @@ class ShardCodec:
             Gives further bytes of it.
         window
             Rows and columns.
+        out
+            Where the pixels go; whole chunks in C order are decoded in place.
 
         Raises
         ------
@@ -127,10 +153,7 @@ class ShardCodec:
             As `decode`.
         """
         entries = self._entries(index)
-        rows, columns = (
-            range(*part.indices(n)) for part, n in zip(window, self.shape, strict=True)
-        )
-        out = np.empty((len(rows), len(columns)), self.dtype)
+        out = self.place(window, out)
         stored: list[tuple[tuple[int, int], int, int]] = []
         for place in self._touched(window):
             if entries[place][0] == _MISSING:
@@ -194,7 +217,7 @@ class ShardCodec:
 
 
 class ShardBuilder:
-    """A shard that is made from the top, rows of chunks at a time.
+    """A shard that is made chunk by chunk.
 
     Parameters
     ----------
@@ -207,18 +230,11 @@ class ShardBuilder:
         self._index = np.full((*codec.grid, 2), _MISSING, "<u8")
         self._parts: list[bytes] = []
         self._size = 0
-        self._rows = 0
 
-    def add(self, values: NDArray[Any]) -> None:
-        """Add the next rows of the plane, whole chunks of them."""
-        height, width = self.codec.chunk
-        for top in range(0, values.shape[0], height):
-            for column in range(self.codec.grid[1]):
-                left = column * width
-                chunk = np.ascontiguousarray(values[top : top + height, left : left + width])
-                if not _is_fill(chunk, self.codec.fill):
-                    self._append(self.codec.blosc.encode(chunk), (self._rows, column))
-            self._rows += 1
+    def add(self, place: tuple[int, int], chunk: NDArray[Any]) -> None:
+        """Add a chunk, C order, by its row and column among the chunks."""
+        if not _is_fill(chunk, self.codec.fill):
+            self._append(self.codec.blosc.encode(chunk), place)
 
     def _append(self, packed: bytes, place: tuple[int, int]) -> None:
         self._parts += [packed, _check(packed)]
@@ -303,8 +319,8 @@ def _is_fill(chunk: NDArray[Any], fill: Any) -> bool:  # noqa: ANN401
         return bool(np.isnan(chunk.flat[0]) and np.isnan(chunk).all())
     # Bit by bit: a negative zero is not the positive one.
     bits = f"u{chunk.dtype.itemsize}"
-    same: NDArray[np.bool_] = chunk.view(bits) == np.asarray(fill, chunk.dtype).view(bits)
-    return bool(same.flat[0] and same.all())
+    whole, wanted = chunk.view(bits), np.asarray(fill, chunk.dtype).view(bits)
+    return bool(whole.flat[0] == wanted and (whole == wanted).all())
 
 
 def _compare(data: memoryview, what: str) -> memoryview:

@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgmatch_dask.coadd.layout import COADD_PLANES
-from bgmatch_dask.coadd.stack import SkyWeight, Stack, WeightedWarp
-from bgmatch_dask.maskplanes import NO_DATA, bits_of
+from bgmatch_dask.coadd.stack import MeanPlanes, SkyWeight, Stack, WeightedWarp
+from bgmatch_dask.maskplanes import CLIPPED, NO_DATA, bits_of
+from bgmatch_dask.numerics.keys import keys_render, keys_rows, linear_render, linear_rows
 
 SHAPE = (30, 40)
 BAD = bits_of(("SAT", "NO_DATA"))
@@ -158,3 +159,57 @@ def test_no_variance_gives_no_weight(level):
     variance = np.full(SHAPE, level, np.float32)
     found = SkyWeight.measure(variance, np.zeros(SHAPE, np.int32), BAD).variance
     assert np.isnan(found)
+
+
+def _shifted(kind):
+    """Seven warps with shifts and outliers, and the same with both put in by numpy."""
+    rng = np.random.default_rng(8)
+    warps, plain = [], []
+    y, x = np.arange(SHAPE[0]) / 7.0, np.arange(SHAPE[1]) / 6.0
+    for k, (image, variance, mask, weight) in enumerate(_warps(7)):
+        nodes, noise = rng.normal(0.0, 50.0, (8, 9)), rng.uniform(0.1, 0.9, (6, 8))
+        drawn = keys_render(nodes, x, y), linear_render(noise, x, y)
+        rows = keys_rows(nodes, x, y), linear_rows(noise, x, y)
+        outliers = rng.random(SHAPE) < 0.2 if k % 2 else None
+        shift = None if k == 3 else {"rows": rows, "planes": drawn}[kind]
+        left_out = k == 4
+        warps.append(WeightedWarp(image, variance, mask, weight, shift, outliers, left_out))
+        if left_out:
+            continue
+        if shift is not None:
+            image, variance = image + drawn[0], variance + drawn[1]
+        clipped = np.zeros(SHAPE, bool)
+        if outliers is not None:
+            clipped = outliers & np.isfinite(image) & ((mask & BAD) == 0)
+            image = np.where(outliers, np.float32(np.nan), image)
+        plain.append((image, variance, mask, weight, clipped))
+    return warps, plain
+
+
+@pytest.mark.parametrize("kind", ["rows", "planes"])
+def test_shifts_and_outliers_are_those_of_plain_numpy(kind):
+    warps, plain = _shifted(kind)
+    stack, out = Stack.empty(SHAPE, plain=True), MeanPlanes.empty(SHAPE, plain=True)
+    stack.add(warps[:3], BAD)
+    stack.add(warps[3:], BAD, out)
+    expected = _stack([w[:4] for w in plain])
+    clipped = np.any([w[4] for w in plain], axis=0) & (expected["nimage"] > 0)
+    assert clipped.any()
+    expected["mask"][clipped] |= CLIPPED
+    for name, plane in out.by_name.items():
+        assert plane.tobytes() == expected[name].tobytes()
+    unmatched = _stack([(w.image, w.variance, w.mask, w.weight) for w in warps])
+    assert out.plain.tobytes() == unmatched["image"].tobytes()
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_sums_of_one_row_serve_where_all_warps_come_at_once(count):
+    warps = [WeightedWarp(*w) for w in _warps(count)]
+    stack, out = Stack.empty((1, SHAPE[1]), plain=True), MeanPlanes.empty(SHAPE, plain=True)
+    for _ in range(2):
+        stack.add(warps, BAD, out)
+        for name, plane in _stack(_warps(count)).items():
+            assert out.by_name[name].tobytes() == plane.tobytes()
+        assert out.plain.tobytes() == out.image.tobytes()
+    with pytest.raises(ValueError, match="sums of"):
+        stack.add([WeightedWarp(*w) for w in _warps(5)], BAD, out)

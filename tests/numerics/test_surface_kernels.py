@@ -1,6 +1,15 @@
 import numpy as np
+import pytest
 
-from bgmatch_dask.numerics.keys import TAPS, keys_averages, keys_render, keys_weights
+from bgmatch_dask.numerics.keys import (
+    TAPS,
+    keys_at,
+    keys_averages,
+    keys_render,
+    keys_weights,
+    linear_at,
+    linear_render,
+)
 from bgmatch_dask.numerics.tap_kernels import TapRows, apply, as_matrix
 
 
@@ -37,6 +46,23 @@ def test_render_against_plain_twin():
         matrices.append(matrix)
     twin = matrices[0] @ nodes @ matrices[1].T
     np.testing.assert_allclose(keys_render(nodes, x, y), twin, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["keys", "linear"])
+def test_a_pixel_depends_on_its_position_alone(kind):
+    rng = np.random.default_rng(4)
+    nodes = rng.normal(size=(7, 9))
+    y, x = np.linspace(-1.0, 8.0, 90), np.linspace(-1.0, 10.0, 110)
+    render, at = {"keys": (keys_render, keys_at), "linear": (linear_render, linear_at)}[kind]
+    whole = render(nodes, x, y)
+    part = render(nodes, x[17:60], y[31:])
+    assert part.tobytes() == np.ascontiguousarray(whole[31:, 17:60]).tobytes()
+    rows, columns = rng.integers(0, 90, 300), rng.integers(0, 110, 300)
+    assert at(nodes, x[columns], y[rows]).tobytes() == whole[rows, columns].tobytes()
+    if kind == "linear":
+        twin = [np.interp(x, np.arange(9), line) for line in nodes]
+        twin = np.stack([np.interp(y, np.arange(7), line) for line in np.transpose(twin)], axis=1)
+        np.testing.assert_allclose(whole, twin, rtol=1e-6, atol=1e-6)
 
 
 def random_rows(n=30, shape=(9, 8)):

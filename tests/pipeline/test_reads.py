@@ -66,6 +66,10 @@ def test_each_warp_is_read_once_to_ingest_and_once_to_difference(
     units = {(plan.spec.visit_index(task.visit), task.patch) for task in plan.ingest}
     assert {key[1:] for key in differenced if key[0] == "image"} == units
     assert {key[0] for key in differenced} == {"image", "mask"}
+    # Both coadds come from one reading.
+    stacked = Counter({key[1:]: n for key, n in reads.items() if key[0] == "coadd"})
+    assert set(stacked.values()) == {1}
+    assert {key[0] for key in stacked} == {"image", "variance", "mask"}
 
 
 @pytest.mark.parametrize("method", ["pixel", "common_mask"])
