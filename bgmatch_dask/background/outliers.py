@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, binary_propagation, distance_transform_edt
+from scipy.ndimage import distance_transform_edt
 
-from bgmatch_dask.numerics.cell_maps import CELL, difference_cells, quadratic_moments
+from bgmatch_dask.numerics.cell_maps import CELL, difference_cells, grow_cells
 from bgmatch_dask.numerics.local_median import SQUARE, local_median
+from bgmatch_dask.numerics.median import median
+from bgmatch_dask.numerics.quadratic_trend import quadratic_trend
 
 __all__ = ("CELL", "outlier_cells", "outlier_footprints", "outliers_of_pixels")
 
 _STEP = 3
 """Rows that share a local median, which hardly changes over a third of its square."""
 _MAD_TO_SIGMA = 1.482602218505602
-_TREND_ROUNDS = 4
 _FAINT = 0.5
 """Footprints grow into cells above this share of the threshold."""
 
+Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
@@ -77,7 +79,7 @@ def outliers_of_pixels(
     return outlier_cells(mean, error, n_sigma), np.isfinite(mean)
 
 
-def outlier_cells(mean: NDArray[np.float64], error: NDArray[np.float64], n_sigma: float) -> Bools:
+def outlier_cells(mean: Array, error: Array, n_sigma: float) -> Bools:
     """Find the cells that stand out of a difference, and grow them.
 
     Parameters
@@ -93,54 +95,48 @@ def outlier_cells(mean: NDArray[np.float64], error: NDArray[np.float64], n_sigma
         True in cells to leave out.
     """
     seen = np.isfinite(mean)
-    if np.count_nonzero(seen) < SQUARE:
-        return np.zeros(mean.shape, bool)
+    out = np.zeros(mean.shape, bool)
+    if np.count_nonzero(seen) >= SQUARE:
+        ys, xs = (_reach(np.asarray(seen.any(axis=axis))) for axis in (1, 0))
+        part, errors = (np.ascontiguousarray(plane[ys, xs]) for plane in (mean, error))
+        scale = float(max(*mean.shape, 2))
+        out[ys, xs] = _outliers(part, errors, (ys.start, xs.start), scale, n_sigma)
+    return out
+
+
+def _reach(seen: Bools) -> slice:
+    """Return the rows, or columns, that the cells which are seen have to do with."""
+    first, last = np.flatnonzero(seen)[[0, -1]]
+    # Whole steps, so that the same rows share a local median wherever the part begins.
+    margin = SQUARE // 2 + _STEP
+    return slice(max(int(first) - margin, 0) // _STEP * _STEP, int(last) + margin + 1)
+
+
+def _outliers(
+    mean: Array, error: Array, origin: tuple[int, int], scale: float, n_sigma: float
+) -> Bools:
+    seen = np.isfinite(mean)
     # A median has no inner side at an edge, where it would take any slope for an outlier.
-    flat = mean - _trend(mean, seen)
+    flat = mean - quadratic_trend(mean, seen, origin, scale)
     deviation = np.where(seen, flat - _surroundings(flat, seen), 0.0)
     scaled = np.abs(deviation) / np.where(seen, error, 1.0)
     # Sky residuals and correlated noise widen the distribution: scale it by its own width.
-    width = max(_MAD_TO_SIGMA * float(np.median(scaled[seen])), 1.0)
-    bright = scaled > n_sigma * width
-    faint = scaled > _FAINT * n_sigma * width
-    square = np.ones((3, 3), bool)
-    grown: Bools = binary_dilation(binary_propagation(bright, square, mask=faint), square)
-    return grown
+    width = max(_MAD_TO_SIGMA * median(scaled[seen]), 1.0)
+    return grow_cells(scaled > n_sigma * width, scaled > _FAINT * n_sigma * width)
 
 
-def _cell_means(
-    count: NDArray[np.float64], total: NDArray[np.float64], squares: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _cell_means(count: Array, total: Array, squares: Array) -> tuple[Array, Array]:
     """Return mean and standard error of every cell, NaN where fewer than a quarter is good."""
     enough = count >= CELL**2 / 4
     n = np.where(enough, count, np.nan)
     mean = total / n
     spread = squares / n - mean**2
     # One noise for all cells: that of a single cell would be inflated by what is looked for.
-    sigma = np.sqrt(np.median(spread[enough])) if enough.any() else np.nan
+    sigma = np.sqrt(median(spread[enough])) if enough.any() else np.nan
     return mean, np.where(sigma > 0, sigma, 1.0) / np.sqrt(n)
 
 
-def _trend(mean: NDArray[np.float64], seen: Bools) -> NDArray[np.float64]:
-    """Return the quadratic surface through the cells that are within three sigma of it."""
-    scale = float(max(*mean.shape, 2))
-    y, x = (np.arange(n) / scale - 0.5 for n in mean.shape)
-    y = y[:, np.newaxis]
-    level = float(np.median(mean[seen]))
-    flat = np.where(seen, mean - level, 0.0)
-    surface, kept = np.zeros(mean.shape), np.zeros(mean.shape, bool)
-    for _ in range(_TREND_ROUNDS):
-        residual = np.abs(flat - surface)
-        width = _MAD_TO_SIGMA * float(np.median(residual[seen]))
-        before, kept = kept, seen & (residual <= 3.0 * width)
-        if np.array_equal(kept, before):
-            break
-        c = np.linalg.lstsq(*quadratic_moments(flat, kept, scale), rcond=None)[0]
-        surface = (c[0] + (c[1] + c[3] * x) * x) + (c[2] + c[4] * x + c[5] * y) * y
-    return level + surface
-
-
-def _surroundings(mean: NDArray[np.float64], seen: Bools) -> NDArray[np.float64]:
+def _surroundings(mean: Array, seen: Bools) -> Array:
     """Return the local median; a cell without data stands in with its nearest neighbour's."""
     rows, columns = distance_transform_edt(~seen, return_distances=False, return_indices=True)
     filled = mean[rows, columns]

@@ -7,7 +7,7 @@ the file of the function that is called.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numba as nb
 import numpy as np
@@ -19,7 +19,7 @@ from bgmatch_dask.numerics.statistics import IQR_TO_SIGMA
 __all__ = ("Plane", "Planes", "moments_of_bins", "statistics_of_bins")
 
 _BLOCK = 512
-_STRIP = 64
+_STRIP = 32
 _SAMPLE = 64
 _CELLS = 1024
 _LARGEST = np.float32(np.finfo(np.float32).max)
@@ -28,6 +28,7 @@ _N_FLOATS = int(_LARGEST.view(np.int32))
 
 _Floats = NDArray[np.float32]
 _Bits = NDArray[np.int32]
+_Cell: TypeAlias = np.unsignedinteger[Any]
 _Cells = NDArray[np.uint16]
 _Counts = NDArray[np.int32]
 _Edges = NDArray[np.int64]
@@ -219,9 +220,10 @@ def _interpolate(values: _Floats, n: int, k: int, weight: float) -> float:
 @nb.njit(cache=True, nogil=True)
 def _sample_range(values: _Floats, scratch: _Floats) -> tuple[np.float32, np.float32]:
     """Guess, from a few pixels, a range that holds the quartiles; empty when it cannot."""
-    n = 0
-    for i in range(_SAMPLE if values.size else 0):
-        value = values[(i * values.size) // _SAMPLE]
+    n, step = 0, values.size // _SAMPLE
+    for i in range(_SAMPLE if step else 0):
+        # Equal steps would often stay in one column, which a gap may leave out.
+        value = values[i * step + (37 * i) % step]
         if value < _BAD:
             j = n
             while j > 0 and scratch[j - 1] > value:
@@ -260,17 +262,30 @@ def _count_cells(cells: _Cells, counts: _Counts) -> None:
 
 
 @nb.njit(cache=True, nogil=True)
-def _any_within(cells: _Cells, first: _Cells, span: _Cells) -> bool:
+def _nearest_above(cells: _Cells, at: int, first: _Cells) -> tuple[_Cell, _Cell, _Cell]:
+    """Return how far the cells of a strip are above three others, at least.
+
+    Unsigned: what is below is further away than any cell above.
+    """
     a, b, c = first[0], first[1], first[2]
-    da, db, dc = span[0], span[1], span[2]
-    hit = False
-    for i in range(_STRIP):
-        # Unsigned, so that smaller cells are far beyond the span.
-        cell = cells[i]
-        hit |= np.uint16(cell - a) <= da
-        hit |= np.uint16(cell - b) <= db
-        hit |= np.uint16(cell - c) <= dc
-    return hit
+    to_a, to_b, to_c = np.uint16(65535), np.uint16(65535), np.uint16(65535)
+    for i in range(np.uint64(at), np.uint64(at + _STRIP)):
+        x, y, z = np.uint16(cells[i] - a), np.uint16(cells[i] - b), np.uint16(cells[i] - c)
+        to_a = min(to_a, x)
+        to_b = min(to_b, y)
+        to_c = min(to_c, z)
+    return to_a, to_b, to_c
+
+
+@nb.njit(cache=True, nogil=True)
+def _take(
+    values: _Floats, cells: _Cells, at: int, first: _Cell, span: _Cell, kept: _Floats, n: int
+) -> int:
+    for i in range(np.uint64(at), np.uint64(at + _STRIP)):
+        if np.uint16(cells[i] - first) <= span:
+            kept[n] = values[i]
+            n += 1
+    return n
 
 
 @nb.njit(cache=True, nogil=True)
@@ -278,17 +293,13 @@ def _gather(values: _Floats, cells: _Cells, first: _Cells, span: _Cells, kept: _
     """Copy the pixels of three ranges of cells into one row of ``kept`` each."""
     n0, n1, n2 = 0, 0, 0
     for at in range(0, cells.size, _STRIP):
-        if _any_within(cells[at : at + _STRIP], first, span):
-            for i in range(at, at + _STRIP):
-                if np.uint16(cells[i] - first[0]) <= span[0]:
-                    kept[0, n0] = values[i]
-                    n0 += 1
-                if np.uint16(cells[i] - first[1]) <= span[1]:
-                    kept[1, n1] = values[i]
-                    n1 += 1
-                if np.uint16(cells[i] - first[2]) <= span[2]:
-                    kept[2, n2] = values[i]
-                    n2 += 1
+        to = _nearest_above(cells, at, first)
+        if to[0] <= span[0]:
+            n0 = _take(values, cells, at, first[0], span[0], kept[0], n0)
+        if to[1] <= span[1]:
+            n1 = _take(values, cells, at, first[1], span[1], kept[1], n1)
+        if to[2] <= span[2]:
+            n2 = _take(values, cells, at, first[2], span[2], kept[2], n2)
 
 
 @nb.njit(cache=True, nogil=True)

@@ -12,14 +12,12 @@ __all__ = (
     "CELL",
     "blank_bad_pixels",
     "difference_cells",
-    "quadratic_moments",
+    "grow_cells",
     "sum_blocks",
 )
 
 CELL = 8
 """Size of a cell [pixels]."""
-_X, _Y = (0, 1, 0, 2, 1, 0), (0, 0, 1, 0, 1, 2)
-"""Powers of x and y in the terms of a quadratic surface."""
 _LARGEST = np.float32(np.finfo(np.float32).max)
 
 Floats = NDArray[np.float32]
@@ -169,55 +167,35 @@ def _sum_columns(columns: Array, out: Array) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def quadratic_moments(values: Array, kept: Bools, scale: float) -> tuple[Array, Array]:
-    """Return the normal equations of a quadratic surface through some cells.
+def grow_cells(seeds: Bools, allowed: Bools) -> Bools:
+    """Return the seeds, the allowed cells that they reach, and the neighbours of all these.
 
     Parameters
     ----------
-    values
-        Values, shape ``(ny, nx)``.
-    kept
-        Cells to fit.
-    scale
-        Positions are ``index / scale − 1/2``.
-
-    Returns
-    -------
-    tuple
-        Matrix ``(6, 6)`` and right-hand side ``(6,)`` of the terms 1, x, y, x², xy, y².
+    seeds
+        Cells to begin with, shape ``(ny, nx)``; all of them are allowed.
+    allowed
+        Cells that can be reached, over edges and corners.
     """
-    matrix, right = np.zeros((6, 6)), np.zeros(6)
-    # A row has sums of the powers of x; those of y are the same for all its cells.
-    powers, with_value = np.empty(5), np.empty(3)
-    for row in range(values.shape[0]):
-        y = row / scale - 0.5
-        _row_moments(values[row], kept[row], scale, powers, with_value)
-        for i in range(6):
-            right[i] += with_value[_X[i]] * y ** _Y[i]
-            for j in range(6):
-                matrix[i, j] += powers[_X[i] + _X[j]] * y ** (_Y[i] + _Y[j])
-    return matrix, right
-
-
-@numba.njit(cache=True, nogil=True)
-def _row_moments(
-    values: Array, kept: Bools, scale: float, powers: Array, with_value: Array
-) -> None:
-    s0, s1, s2, s3, s4, v0, v1, v2 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for column in range(values.size):
-        if kept[column]:
-            x = column / scale - 0.5
-            square, value = x * x, values[column]
-            s0 += 1.0
-            s1 += x
-            s2 += square
-            s3 += square * x
-            s4 += square * square
-            v0 += value
-            v1 += x * value
-            v2 += square * value
-    powers[0], powers[1], powers[2], powers[3], powers[4] = s0, s1, s2, s3, s4
-    with_value[0], with_value[1], with_value[2] = v0, v1, v2
+    height, width = seeds.shape
+    reached, out = seeds.copy(), np.zeros(seeds.shape, np.bool_)
+    places = np.empty(seeds.size, np.int64)
+    n = 0
+    for place in range(seeds.size):
+        if seeds[place // width, place % width]:
+            places[n] = place
+            n += 1
+    while n:
+        n -= 1
+        row, column = places[n] // width, places[n] % width
+        for y in range(max(row - 1, 0), min(row + 2, height)):
+            for x in range(max(column - 1, 0), min(column + 2, width)):
+                out[y, x] = True
+                if allowed[y, x] and not reached[y, x]:
+                    reached[y, x] = True
+                    places[n] = y * width + x
+                    n += 1
+    return out
 
 
 def sum_blocks(

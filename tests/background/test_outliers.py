@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bgmatch_dask.background import outliers
 from bgmatch_dask.background.outliers import outlier_footprints
 
 SHAPE = (400, 480)
@@ -135,3 +136,21 @@ def test_a_higher_threshold_finds_less():
     shares = [outlier_footprints(*pair, ALL, n_sigma=n).mean() for n in (3.0, 5.0, 20.0, 1e3)]
     assert shares == sorted(shares, reverse=True)
     assert shares[-1] == 0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_cells_far_from_all_data_need_not_be_looked_at(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    shape = (50, 70)
+    top, left = rng.integers(0, 20, 2)
+    height, width = rng.integers(4, 50, 2)
+    mean = np.full(shape, np.nan)
+    part = mean[top : top + height, left : left + width]
+    part[:] = rng.normal(0.0, 1.0, part.shape)
+    part[rng.random(part.shape) < 0.02] += 9.0
+    part[rng.random(part.shape) < 0.5 * (seed % 3)] = np.nan
+    error = rng.uniform(0.5, 1.0, shape)
+    found = outliers.outlier_cells(mean, error, 4.0)
+    assert found.any() or np.isfinite(mean).sum() < 100
+    monkeypatch.setattr(outliers, "_reach", lambda seen: slice(0, len(seen)))
+    np.testing.assert_array_equal(outliers.outlier_cells(mean, error, 4.0), found)

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import binary_dilation, binary_propagation
 
 from bgmatch_dask.numerics.cell_maps import (
     blank_bad_pixels,
     difference_cells,
-    quadratic_moments,
+    grow_cells,
     sum_blocks,
 )
 
@@ -81,14 +82,15 @@ def test_bad_pixels_are_blanked(height, width, bad, bits, kind, seed):
         assert seen[row, column] == cell.any()
 
 
-def test_the_normal_equations_give_back_a_quadratic_surface():
-    y, x = np.indices((9, 13)) / 13 - 0.5
-    truth = np.array([3.0, -2.0, 0.5, 4.0, 1.0, -6.0])
-    values = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1) @ truth
-    kept = np.random.default_rng(1).random(values.shape) < 0.7
-    values[~kept] = np.nan
-    found = np.linalg.solve(*quadratic_moments(values, kept, 13.0))
-    np.testing.assert_allclose(found, truth, rtol=1e-8)
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(st.integers(1, 20), st.integers(1, 20), st.floats(0.0, 0.6), st.integers(0, 2**31))
+def test_cells_grow_as_binary_propagation_and_dilation_do(height, width, share, seed):
+    rng = np.random.default_rng(seed)
+    allowed = rng.random((height, width)) < share
+    seeds = allowed & (rng.random(allowed.shape) < 0.1)
+    square = np.ones((3, 3), bool)
+    expected = binary_dilation(binary_propagation(seeds, square, mask=allowed), square)
+    np.testing.assert_array_equal(grow_cells(seeds, allowed), expected)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i4"])
