@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -208,7 +206,7 @@ def sum_blocks(
     plane
         Pixels; those that are not finite hold no data, of integers those that are 0.
     y_edges, x_edges
-        Rows and columns at which blocks begin and end.
+        Rows and columns at which blocks begin and end, inside the plane.
 
     Returns
     -------
@@ -230,14 +228,26 @@ def _sum_blocks(
     total: Array,
     count: Array,
 ) -> None:
+    first, last = x_edges[0], x_edges[-1]
+    # Columns first: a sum along a row would have to wait for every addition.
+    sums, good = np.empty(last - first), np.empty(last - first, np.int32)
     for row in range(total.shape[0]):
+        sums[:], good[:] = 0.0, 0
         for y in range(y_edges[row], y_edges[row + 1]):
-            for column in range(total.shape[1]):
-                n, s = 0.0, 0.0
-                for x in range(x_edges[column], x_edges[column + 1]):
-                    value = np.float64(plane[y, x])
-                    good = value != 0.0 if whole else math.isfinite(value)
-                    n += 1.0 if good else 0.0
-                    s += value if good else 0.0
-                total[row, column] += s
-                count[row, column] += n
+            _add_pixels(plane[y, first:last], whole, sums, good)
+        for column in range(total.shape[1]):
+            for x in range(x_edges[column] - first, x_edges[column + 1] - first):
+                total[row, column] += sums[x]
+                count[row, column] += good[x]
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_pixels(
+    pixels: NDArray[np.generic], whole: bool, sums: Array, good: NDArray[np.int32]
+) -> None:
+    for x in range(pixels.size):
+        value = np.float64(pixels[x])
+        # What is not finite less itself is not a number.
+        used = value != 0.0 if whole else value - value == 0.0
+        sums[x] += value if used else 0.0
+        good[x] += np.int32(1) if used else np.int32(0)

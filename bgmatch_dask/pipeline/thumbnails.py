@@ -83,7 +83,9 @@ class BlockSums:
         whole, window = self.grid.window(self.inner), self.grid.window(part)
         y, x = window.sy0 - whole.sy0, window.sx0 - whole.sx0
         ny, nx = window.shape
-        total, count = block_sums(image[part.slices_in(box)], self.grid, part)
+        # Not a part of the image, whose rows would not lie one after the other.
+        y_edges, x_edges = window.y_edges + part.y0 - box.y0, window.x_edges + part.x0 - box.x0
+        total, count = sum_blocks(image, y_edges, x_edges)
         self.sums[0, y : y + ny, x : x + nx] += total
         self.sums[1, y : y + ny, x : x + nx] += count
 

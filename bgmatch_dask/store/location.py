@@ -27,6 +27,9 @@ from bgmatch_dask.store.traffic import RecordedStore, note_read, note_write
 
 __all__ = ("Location", "bucket_missing", "faults", "normalise_url")
 
+_SMALL = 5 << 20
+"""Bytes that are sent to a server in one request."""
+
 
 def normalise_url(url: str, options: Mapping[str, str] | None = None) -> str:
     """Return an absolute URL; a plain path becomes ``file://…``.
@@ -219,6 +222,26 @@ class Location:
         except FileNotFoundError as error:
             raise bucket_missing(self.url) from error
         note_write(name, data)
+
+    def write_parts(self, name: str, parts: Sequence[bytes]) -> None:
+        """Write an object in one step from parts that follow each other, without joining them.
+
+        Raises
+        ------
+        StoreError
+            ``store-write`` when the place refuses.
+        """
+        if self.local_path is None and sum(map(len, parts)) < _SMALL:
+            self.write_bytes(name, b"".join(parts))
+            return
+        # Parts of an upload go to a server at the same time; to a disk it is one file either way.
+        several = None if self.local_path is None else False
+        try:
+            with faults(self.url, name, "store-write"):
+                obstore.put(_connect(self.url), name, parts, use_multipart=several)
+        except FileNotFoundError as error:
+            raise bucket_missing(self.url) from error
+        note_write(name, *parts)
 
     def write_json(self, name: str, value: Any, *, create: bool = False) -> None:  # noqa: ANN401
         """Write an object as JSON with sorted keys."""

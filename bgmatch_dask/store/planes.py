@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -188,7 +189,8 @@ class TractStore:
         if codec is None:
             self._write(path, (visit, patch), full)
             return
-        self.put_shard(path, (visit, patch), codec.encode(full))
+        data = codec.encode(full)
+        self.put_shard(path, (visit, patch), None if data is None else [data])
         add_traffic(full.nbytes)
 
     def read_unit_sums(self, visit: int, patch: int) -> NDArray[np.float64]:
@@ -275,8 +277,8 @@ class TractStore:
             self._codecs[path] = ShardCodec.of(self.array(path))
         return self._codecs[path]
 
-    def put_shard(self, path: str, index: tuple[int, ...], data: bytes | None) -> None:
-        """Write the bytes of one shard; without bytes there is none, and it is deleted.
+    def put_shard(self, path: str, index: tuple[int, ...], data: Sequence[bytes] | None) -> None:
+        """Write one shard from its parts; without any there is none, and it is deleted.
 
         Raises
         ------
@@ -288,7 +290,7 @@ class TractStore:
             self.location.delete(name)
             note_delete(name)
         else:
-            self.location.write_bytes(name, data)
+            self.location.write_parts(name, data)
 
     def _get_shard(
         self,

@@ -84,8 +84,8 @@ class ShardCodec:
         """Bytes of the index at the end of a shard."""
         return 16 * self.grid[0] * self.grid[1] + _CHECK
 
-    def encode(self, values: NDArray[Any]) -> bytes | None:
-        """Return the bytes of a whole plane, None when it holds nothing but the fill value."""
+    def encode(self, values: NDArray[Any]) -> Sequence[bytes] | None:
+        """Return a whole plane as the parts of its shard; as `ShardBuilder.finish`."""
         shard = ShardBuilder(self)
         height, width = self.chunk
         for row, column in np.ndindex(*self.grid):
@@ -241,12 +241,15 @@ class ShardBuilder:
         self._index[place] = self._size, len(packed) + _CHECK
         self._size += len(packed) + _CHECK
 
-    def finish(self) -> bytes | None:
-        """Return the bytes of the shard, None when it holds nothing but the fill value."""
+    def finish(self) -> Sequence[bytes] | None:
+        """Return the shard as parts that follow each other: joined, they would be copied.
+
+        None when it holds nothing but the fill value.
+        """
         if not self._parts:
             return None
         table = self._index.tobytes()
-        return b"".join([*self._parts, table, _check(table)])
+        return [*self._parts, table, _check(table)]
 
 
 @dataclass(frozen=True, slots=True)

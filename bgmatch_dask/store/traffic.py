@@ -116,9 +116,12 @@ def recorded() -> Iterator[Traffic]:
         _RECORDINGS.reset(token)
 
 
-def checksum(data: Any) -> str:  # noqa: ANN401
-    """Return the first 128 bits of the BLAKE3 digest of some bytes, in hex."""
-    return blake3(data).hexdigest(16)
+def checksum(*parts: Any) -> str:  # noqa: ANN401
+    """Return the first 128 bits of the BLAKE3 digest of bytes that follow each other, in hex."""
+    digest = blake3()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest(16)
 
 
 def note_read(name: str, size: int) -> None:
@@ -127,11 +130,12 @@ def note_read(name: str, size: int) -> None:
         traffic.add_read(name, size)
 
 
-def note_write(name: str, data: Any) -> None:  # noqa: ANN401
-    """Tell the recordings around this call that an object was written."""
+def note_write(name: str, *parts: Any) -> None:  # noqa: ANN401
+    """Tell the recordings around this call that an object was written, from parts in a row."""
     recordings = _RECORDINGS.get()
     if recordings:
-        item = Written(name, memoryview(data).nbytes, checksum(data))
+        size = sum(memoryview(part).nbytes for part in parts)
+        item = Written(name, size, checksum(*parts))
         for traffic in recordings:
             traffic.add_written(item)
 

@@ -4,6 +4,7 @@ import pytest
 
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.store import Location, normalise_url
+from bgmatch_dask.store.traffic import recorded
 
 
 def _code(call, *args, **kwargs):
@@ -54,6 +55,19 @@ def test_bytes_and_json_come_back(place):
     assert place.read_json("runs/a/y.json") == {"a": "ü", "b": [1, None]}
     assert place.exists("runs/a/y.json")
     assert (place.local_path / "runs/a/x.bin").is_file()
+
+
+def test_parts_are_one_object(place):
+    parts = [bytes([k]) * size for k, size in enumerate((3, 4 << 20, 0, 5))]
+    with recorded() as traffic:
+        place.write_parts("direct/x", parts)
+        place.write_bytes("direct/y", b"".join(parts))
+    assert place.read_bytes("direct/x") == b"".join(parts)
+    one, other = traffic.written
+    assert (one.size, one.checksum) == (other.size, other.checksum)
+    place.write_parts("direct/x", [b"1", b"2"])
+    assert place.read_bytes("direct/x") == b"12"
+    assert sorted(p.name for p in (place.local_path / "direct").iterdir()) == ["x", "y"]
 
 
 def test_writing_again_replaces_unless_it_must_create(place):

@@ -61,6 +61,15 @@ def test_bytes_come_back_and_creation_is_exclusive(place):
     assert code_of(place.open_group) == "store-missing"
 
 
+@pytest.mark.parametrize("size", [1 << 10, 4 << 20])
+def test_parts_are_one_object(place, size):
+    parts = [bytes([k]) * size for k in range(3)]
+    place.write_parts("direct/x", parts)
+    assert place.read_bytes("direct/x") == b"".join(parts)
+    missing = Location.of("s3://no-such-bucket/t.zarr")
+    assert code_of(missing.write_parts, "x", parts) in {"bucket-missing", "store-write"}
+
+
 def test_a_bucket_that_is_not_there_is_named(s3):
     place = Location.of("s3://no-such-bucket/t.zarr")
     assert code_of(place.write_bytes, "x", b"1") == "bucket-missing"
