@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from bgmatch_dask.background.layout import (
 )
 from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.background.samples import gather
+from bgmatch_dask.background.sharp_light import SharpLight, find_sharp_light
 from bgmatch_dask.background.sky_solvers import Spread
 from bgmatch_dask.background.sky_system import Strengths, build_system, each
 from bgmatch_dask.background.smoothing_strength import Tuned, tune
@@ -68,6 +69,8 @@ class Joint:
     """Who was solved for."""
     tuned: Tuned
     """Strengths, weights and node values, each gauge with a surface of its own."""
+    sharp: tuple[SharpLight | None, ...] = ()
+    """What is added to each surface; empty: nothing."""
 
     @property
     def layout(self) -> NodeLayout:
@@ -76,7 +79,19 @@ class Joint:
 
     def surface(self, visit: int) -> Array:
         """Return a visit's own nodes ``[y, x]``, with its gauge's surface still in them."""
-        return self.tuned.solver.system.surface(self.tuned.theta, visit)
+        smooth = self.tuned.solver.system.surface(self.tuned.theta, visit)
+        sharp = self.sharp[visit] if self.sharp else None
+        return smooth if sharp is None else smooth + sharp.nodes
+
+    def sharpened(self) -> Joint:
+        """Return the solution with light that is sharper than its surfaces."""
+        return self if self.layout.pitch != 1 else replace(self, sharp=find_sharp_light(self.tuned))
+
+    def prediction(self) -> Array:
+        """Return the modelled differences."""
+        surfaces = [self.surface(v).ravel() for v in range(len(self.members.planes))]
+        out: Array = self.tuned.data.taps @ np.concatenate(surfaces)
+        return out
 
     def nodes(self) -> tuple[Array, ...]:
         """Return the nodes of all unknown visits, relative to their gauges."""
@@ -88,6 +103,11 @@ class Joint:
             self.surface(v) - zero[int(members.gauge_of[v])][layout.windows[v].slices]
             for v in range(members.n_unknown)
         )
+
+    def freedom(self) -> Array:
+        """Return the effective parameters of every visit."""
+        sharp = [0 if light is None else light.n_superpixels for light in self.sharp]
+        return self.tuned.freedom + (np.array(sharp) if sharp else 0)
 
     def variances(self) -> tuple[Array, ...]:
         """Return the variance of every unknown offset on the superpixels ``(sy, sx)``."""
@@ -117,12 +137,23 @@ class Joint:
         if gauge in zero:
             other = zero[gauge][sy * plane.shape[1] + sx]
             total = total + other.variance - 2.0 * solver.between(found, other)
-        total = self.tuned.noise * np.maximum(total, 0.0)
+        total = np.maximum(total, 0.0) + self._sharp_variance(visit, sy, sx)
+        total = self.tuned.noise * (total + self._sharp_variance(gauge, sy, sx))
         pads = [
             (int(line[0]), int(n - 1 - line[-1]))
             for line, n in zip((ys, xs), plane.shape, strict=True)
         ]
         out: Array = np.pad(total.reshape(len(rows), len(columns)), pads, mode="edge")
+        return out
+
+    def _sharp_variance(self, visit: int, sy: Index, sx: Index) -> Array:
+        sharp = self.sharp[visit] if self.sharp else None
+        if sharp is None:
+            return np.zeros(len(sy))
+        window, own = self.layout.windows[visit], sharp.variance
+        y, x = sy - window.y0, sx - window.x0
+        inside = (y >= 0) & (y < own.shape[0]) & (x >= 0) & (x < own.shape[1])
+        out: Array = np.where(inside, own[y * inside, x * inside], 0.0)
         return out
 
     def leverage(self) -> Array:

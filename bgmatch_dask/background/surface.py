@@ -124,7 +124,7 @@ def fit_surfaces(
         keep=strengths is not None,
         threads=_THREADS,
     )
-    return _result(joint, observations, levels, constant)
+    return _result(joint.sharpened(), observations, levels, constant)
 
 
 def _result(joint: Joint, observations: Observations, levels: Array, constant: Array) -> SurfaceFit:
@@ -140,13 +140,13 @@ def _result(joint: Joint, observations: Observations, levels: Array, constant: A
         nodes=tuple(level + own for level, own in zip(levels, joint.nodes(), strict=True)),
         variance=joint.variances(),
         observations=weighed,
-        prediction=constant + tuned.data.taps @ tuned.solver.system.on_nodes(tuned.theta),
+        prediction=constant + joint.prediction(),
         robust=robust,
         noise=tuned.noise * weighed.unit / observations.unit,
         smoothing=strengths.smoothing[:n],
         strengths=strengths,
         slope_prior=float(strengths.ridge[:n, 0].max(initial=0.0)),
-        freedom=tuned.freedom[:n],
+        freedom=joint.freedom()[:n],
         leverage=weighed.weight * robust * joint.leverage() * observations.unit / weighed.unit,
         iterations=0,
     )
