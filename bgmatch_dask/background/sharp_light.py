@@ -65,7 +65,7 @@ def find_sharp_light(tuned: Tuned) -> tuple[SharpLight | None, ...]:
     z = tuned.left / np.sqrt(free * (samples.photon + data.systematic))
     z = z / max(robust_scale(z), 1.0)
     # Where several visits differ, nobody can say from what.
-    apart = samples.of_sites((np.abs(z) > _LIMIT) * 1.0)[samples.site]
+    apart = samples.of_sites((np.abs(z) > _LIMIT).astype(np.float64))[samples.site]
     clear = apart <= np.maximum(_MOST * count, 1.0)
 
     def of_visit(visit: int) -> SharpLight | None:
