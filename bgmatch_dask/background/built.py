@@ -117,7 +117,7 @@ def measure_against_built(
         stack.weight += weight
     sums: dict[Visit, SuperpixelSums] = {}
     for visit in sorted_visits(visits):
-        pixels = held.get(visit) or Pixels.read(reader, visit, bits)
+        pixels = held.get(visit) or Pixels.read(reader, visit, box, bits)
         own = members.get(visit)
         part = None if own is None else _part(own, pixels)
         reference = Pixels.of(stack.without(part), None, 0)

@@ -26,7 +26,7 @@ from bgmatch_dask.background.superpixels import SuperpixelSums, measure_differen
 from bgmatch_dask.background.visits import Visit, sorted_visits
 from bgmatch_dask.geometry import Box, SuperpixelGrid
 from bgmatch_dask.maskplanes import DETECTIONS, bits_of
-from bgmatch_dask.numerics.cell_maps import blank_bad_pixels
+from bgmatch_dask.numerics.cell_maps import blank_bad_pixels, cells_of
 
 __all__ = (
     "DifferenceMethod",
@@ -49,14 +49,23 @@ _SOURCES = bits_of(DETECTIONS)
 
 
 class WarpReader(Protocol):
-    """Gives the pixels of one patch; every plane is asked for at most once."""
+    """Gives the pixels of one patch; every pixel of every plane is asked for at most once."""
 
-    def image(self, visit: Visit) -> NDArray[np.float32]:
-        """Return the image of a visit, ``[y, x]`` over the box of the patch, to be changed."""
+    def bands(self) -> Sequence[slice]:
+        """Return the rows that are best read together: all rows of the box, in order."""
         ...
 
-    def mask(self, visit: Visit) -> NDArray[np.int32]:
-        """Return the mask of a visit over the same box."""
+    def image(
+        self, visit: Visit, rows: slice | None = None, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Return rows of the image of a visit over the box, ``[y, x]``, to be changed.
+
+        They are read into ``out`` if it is given.
+        """
+        ...
+
+    def mask(self, visit: Visit, rows: slice | None = None) -> NDArray[np.int32]:
+        """Return rows of the mask of a visit over the same box."""
         ...
 
 
@@ -146,11 +155,11 @@ def _pixel(
     settings: DifferenceSettings,
 ) -> PatchDifferences:
     bits, hubs = settings.bad_bits, sorted_visits({hub for hub, _ in pairs})
-    held = {hub: Pixels.read(reader, hub, bits) for hub in hubs}
+    held = {hub: Pixels.read(reader, hub, box, bits) for hub in hubs}
     sums: dict[Pair, SuperpixelSums] = {}
     votes = _Votes()
     for visit in sorted_visits({visit for _, visit in pairs}):
-        pixels = held.get(visit) or Pixels.read(reader, visit, bits)
+        pixels = held.get(visit) or Pixels.read(reader, visit, box, bits)
         for hub in sorted_visits(h for h, v in pairs if v == visit):
             found = subtract_pixels(held[hub], pixels, box, grid, settings)
             sums[hub, visit] = found.sums
@@ -173,13 +182,20 @@ class Pixels:
     def of(
         cls, image: NDArray[np.float32], mask: NDArray[np.int32] | None, bad_bits: int
     ) -> Pixels:
-        """Blank the bad pixels of an image, which is changed. No mask is held."""
-        return cls(*blank_bad_pixels(image, mask, bad_bits))
+        """Blank the bad pixels of an image, which may be changed. No mask is held."""
+        own = np.require(image, np.float32, ["C", "W", "A"])
+        seen = np.zeros(cells_of(own.shape), bool)
+        blank_bad_pixels(own, mask, bad_bits, seen)
+        return cls(own, seen)
 
     @classmethod
-    def read(cls, reader: WarpReader, visit: Visit, bad_bits: int) -> Pixels:
-        """Read both planes of a visit."""
-        return cls.of(reader.image(visit), reader.mask(visit), bad_bits)
+    def read(cls, reader: WarpReader, visit: Visit, box: Box, bad_bits: int) -> Pixels:
+        """Read a visit, whose mask is never held as a whole."""
+        image, seen = np.empty(box.shape, np.float32), np.zeros(cells_of(box.shape), bool)
+        for rows in reader.bands():
+            reader.image(visit, rows, image[rows])
+            blank_bad_pixels(image[rows], reader.mask(visit, rows), bad_bits, seen, rows.start)
+        return cls(image, seen)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

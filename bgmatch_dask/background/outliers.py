@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from bgmatch_dask.numerics.cell_maps import CELL, difference_cells, grow_cells
+from bgmatch_dask.numerics.cell_maps import CELL, cells_of, difference_cells, grow_cells
 from bgmatch_dask.numerics.local_median import SQUARE, local_median
 from bgmatch_dask.numerics.median import median
 from bgmatch_dask.numerics.quadratic_trend import quadratic_trend
@@ -58,8 +58,8 @@ def outlier_footprints(
     """
     # What is left out of one image is left out of the difference.
     hub = np.where(good, hub_image, np.float32(np.nan))
-    shape = tuple(-(-n // CELL) for n in good.shape)
-    cells, _ = outliers_of_pixels(hub, image, np.ones(shape, bool), n_sigma=n_sigma)
+    everywhere = np.ones(cells_of(good.shape), bool)
+    cells, _ = outliers_of_pixels(hub, image, everywhere, n_sigma=n_sigma)
     return _to_pixels(cells, good.shape)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 __all__ = (
     "CELL",
     "blank_bad_pixels",
+    "cells_of",
     "difference_cells",
     "grow_cells",
     "sum_blocks",
@@ -24,40 +25,41 @@ Bools = NDArray[np.bool_]
 Bits = NDArray[np.int32]
 
 
+def cells_of(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return how many cells of `CELL`² pixels an image has along y and x."""
+    return -(-shape[0] // CELL), -(-shape[1] // CELL)
+
+
 def blank_bad_pixels(
-    image: Floats, mask: NDArray[np.int32] | None, bad_bits: int
-) -> tuple[Floats, Bools]:
-    """Make every pixel of an image that shall not be used NaN, in place where that can be done.
+    image: Floats, mask: NDArray[np.int32] | None, bad_bits: int, seen: Bools, top: int = 0
+) -> None:
+    """Make every pixel of an image that shall not be used NaN, in place.
 
     Parameters
     ----------
     image
-        float32 ``[y, x]``, changed in place if it is writeable and contiguous.
+        float32 ``[y, x]``, C order: an image or some rows of one.
     mask
         Bit field of the same shape, or None.
     bad_bits
         Pixels with these bits are blanked, as are those that are not finite.
-
-    Returns
-    -------
-    image : ndarray of float32
-        The image, NaN or finite.
-    seen : ndarray of bool
-        Cells of `CELL`² pixels, from the first pixel on, that hold a good pixel.
+    seen
+        Cells of `CELL`² pixels of the whole image, from its first pixel on; those that hold a good
+        pixel become True.
+    top
+        Row of the whole image that comes first.
     """
-    own = np.require(image, np.float32, ["C", "W", "A"])
     bits = np.zeros((0, 0), np.int32) if mask is None else np.ascontiguousarray(mask, np.int32)
-    seen = np.zeros(tuple(-(-n // CELL) for n in own.shape), bool)
-    _blank(own, bits, np.int32(bad_bits), seen)
-    return own, seen
+    _blank(image, bits, np.int32(bad_bits), seen, top)
 
 
 @numba.njit(cache=True, nogil=True)
-def _blank(image: Floats, mask: Bits, bad: np.int32, seen: Bools) -> None:
+def _blank(image: Floats, mask: Bits, bad: np.int32, seen: Bools, top: int) -> None:
     line, none = np.empty(image.shape[1], np.int32), np.zeros(image.shape[1], np.int32)
-    for row in range(seen.shape[0]):
+    last = top + image.shape[0]
+    for row in range(top // CELL, -(-last // CELL)):
         line[:] = 0
-        for y in range(row * CELL, min((row + 1) * CELL, image.shape[0])):
+        for y in range(max(row * CELL, top) - top, min((row + 1) * CELL, last) - top):
             _blank_row(image[y], mask[y] if mask.size else none, bad, line)
         for x in range(line.size):
             seen[row, x // CELL] |= line[x] != 0

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bgmatch_dask.errors import ConfigError, InputError
 from bgmatch_dask.numerics import _bin_kernels as kernels
-from bgmatch_dask.numerics.cell_maps import CELL
+from bgmatch_dask.numerics.cell_maps import cells_of
 
 __all__ = (
     "BinMoments",
@@ -224,7 +224,7 @@ class _Pixels:
 def _cells(left_out: NDArray[np.bool_] | None, height: int, width: int) -> NDArray[np.bool_]:
     if left_out is None:
         return np.zeros((0, 0), bool)
-    shape = (-(-height // CELL), -(-width // CELL))
+    shape = cells_of((height, width))
     if left_out.shape != shape:
         raise InputError(
             "cells-shape",

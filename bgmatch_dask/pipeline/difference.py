@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -63,20 +64,41 @@ class StoredWarps:
     patch: int
     box: Box
 
-    def image(self, visit: Visit) -> NDArray[np.float32]:
+    tables: dict[str, Any] = field(default_factory=dict)
+    """Indexes of the shards that were read."""
+
+    def bands(self) -> Sequence[slice]:
+        """Return the rows of each row of chunks, so that every chunk is decoded once."""
+        plane = self.store.spec.geometry.patches.plane_box(self.patch)
+        step = self.store.array(f"{self.store.spec.kind}/image").chunks[-2]
+        edges = [y for y in range(plane.y0, plane.y1, step) if self.box.y0 < y < self.box.y1]
+        places = (y - self.box.y0 for y in (self.box.y0, *edges, self.box.y1))
+        return [slice(*pair) for pair in pairwise(places)]
+
+    def image(
+        self, visit: Visit, rows: slice | None = None, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Return the image, in units in which backgrounds are smooth."""
-        pixels: NDArray[np.float32] = self._read("image", visit)
+        box = self._box(rows)
+        pixels: NDArray[np.float32] = self._read("image", visit, box, out)
         index = self.store.spec.visit_index(str(visit))
-        ratio = read_ratio(self.store, index, self.patch, self.box)
-        return pixels if ratio is None else pixels * ratio
+        ratio = read_ratio(self.store, index, self.patch, box)
+        return pixels if ratio is None else np.multiply(pixels, ratio, out=pixels)
 
-    def mask(self, visit: Visit) -> NDArray[np.int32]:
+    def mask(self, visit: Visit, rows: slice | None = None) -> NDArray[np.int32]:
         """Return the mask."""
-        return self._read("mask", visit)
+        return self._read("mask", visit, self._box(rows))
 
-    def _read(self, plane: str, visit: Visit) -> NDArray[Any]:
+    def _box(self, rows: slice | None) -> Box:
+        if rows is None:
+            return self.box
+        return Box(self.box.x0, self.box.y0 + rows.start, self.box.width, rows.stop - rows.start)
+
+    def _read(
+        self, plane: str, visit: Visit, box: Box, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         index = self.store.spec.visit_index(str(visit))
-        return self.store.read(plane, index, self.patch, self.box)
+        return self.store.read(plane, index, self.patch, box, out=out, tables=self.tables)
 
 
 def difference_patch(task: DifferenceTask) -> Receipt:

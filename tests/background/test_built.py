@@ -18,6 +18,7 @@ from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.background.solve import solve_offsets
 from bgmatch_dask.geometry import Box, SuperpixelGrid
 from bgmatch_dask.maskplanes import NO_DATA, bits_of
+from tests.background.plane_reader import PlaneReader
 
 BOX = Box(100, 50, 96, 64)
 GRID = SuperpixelGrid(BOX, 16, 16)
@@ -35,24 +36,18 @@ def sky(visit):
     return level + dx * x + dy * y
 
 
-class Reader:
+class Reader(PlaneReader):
     """Visits that see the same sources through their own skies and noise."""
 
     def __init__(self):
         rng = np.random.default_rng(7)
         sources = rng.exponential(20.0, BOX.shape)
-        self.images = {
+        images = {
             v: (sky(v) + sources + rng.normal(0, 0.3, BOX.shape)).astype(np.float32) for v in VISITS
         }
-        self.masks = {v: np.zeros(BOX.shape, np.int32) for v in VISITS}
-        self.masks["1"][:, 70:] = NO_DATA
-
-    def image(self, visit):
-        # What is read may be changed.
-        return self.images[visit].copy()
-
-    def mask(self, visit):
-        return self.masks[visit]
+        masks = {v: np.zeros(BOX.shape, np.int32) for v in VISITS}
+        masks["1"][:, 70:] = NO_DATA
+        super().__init__(images, masks)
 
 
 def members(*visits):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -13,28 +12,15 @@ from bgmatch_dask.background.outliers import outlier_cells
 from bgmatch_dask.background.superpixels import measure_difference, merge, to_array
 from bgmatch_dask.geometry import Box, SuperpixelGrid
 from bgmatch_dask.maskplanes import bits_of
+from tests.background.plane_reader import PlaneReader
 
 METHODS = ["pixel", "common_mask"]
 BAD, DETECTED = bits_of(["BAD"]), bits_of(["DETECTED"])
 BOX = Box(300, 170, 210, 150)
 
 
-class Warps:
-    """Images and masks by visit over a box; counts what is read."""
-
-    def __init__(self, images, masks, box=BOX, part=None):
-        self.images, self.masks = images, masks
-        self.part = (part or box).slices_in(box)
-        self.reads = Counter()
-
-    def image(self, visit):
-        self.reads["image", visit] += 1
-        # What is read may be changed.
-        return self.images[visit][self.part].copy()
-
-    def mask(self, visit):
-        self.reads["mask", visit] += 1
-        return self.masks[visit][self.part]
+def reader_of(images, masks, box=BOX, part=None):
+    return PlaneReader(images, masks, (part or box).slices_in(box))
 
 
 def settings(method, outlier_sigma=None, n_sigma=3.0):
@@ -65,7 +51,7 @@ def gappy_visits(box=BOX, slope=(5.0, -3.0), seed=0):
 @pytest.mark.parametrize("bin_size", [32, 50, 64, 128])
 def test_a_steep_ramp_leaks_through_no_gap(method, bin_size):
     grid = SuperpixelGrid(Box(300, 170, 210, 150), bin_size, bin_size)
-    warps = Warps(*gappy_visits())
+    warps = reader_of(*gappy_visits())
     found = measure_patch([(1, 2), (1, 3), (2, 3)], warps, BOX, grid, settings(method))
     for pair, level in (((1, 2), -7.0), ((1, 3), 20.0), ((2, 3), 27.0)):
         mean = found.sums[pair].mean
@@ -89,7 +75,7 @@ def test_a_ramp_of_the_background_is_measured_where_the_pixels_lie(method):
     images[2] = (images[2] - 0.3 * x + 0.2 * y).astype(np.float32)
     # Without noise a clip takes the far end of a ramp for outliers, and with it the place.
     wide = settings(method, n_sigma=20.0)
-    sums = measure_patch([(1, 2)], Warps(images, masks), BOX, grid, wide).sums[1, 2]
+    sums = measure_patch([(1, 2)], reader_of(images, masks), BOX, grid, wide).sums[1, 2]
     seen = sums.count > 0
     at_x = grid.x_centres[np.newaxis, :] + sums.x_mean
     at_y = grid.y_centres[:, np.newaxis] + sums.y_mean
@@ -100,12 +86,14 @@ def test_a_ramp_of_the_background_is_measured_where_the_pixels_lie(method):
 def test_patches_and_whole_tract_agree(method):
     grid = SuperpixelGrid(BOX, 48, 37)
     images, masks = gappy_visits(slope=(0.4, 0.1))
-    whole = measure_patch([(1, 2)], Warps(images, masks), BOX, grid, settings(method)).sums[1, 2]
+    whole = measure_patch([(1, 2)], reader_of(images, masks), BOX, grid, settings(method)).sums[
+        1, 2
+    ]
     parts = []
     for x0, x1 in pairwise((300, 371, 440, 510)):
         for y0, y1 in pairwise((170, 244, 320)):
             part = Box(x0, y0, x1 - x0, y1 - y0)
-            warps = Warps(images, masks, part=part)
+            warps = reader_of(images, masks, part=part)
             found = measure_patch([(1, 2)], warps, part, grid, settings(method))
             parts.append((grid.window(part), found.sums[1, 2]))
     merged = merge(parts, grid)
@@ -124,7 +112,7 @@ def test_the_noise_of_a_difference_is_what_it_says(method):
         rng = np.random.default_rng(seed)
         images, masks = gappy_visits(slope=(1.0, 2.0), seed=seed)
         noisy = {v: (i + rng.normal(0, 3.0, i.shape)).astype(np.float32) for v, i in images.items()}
-        warps = Warps(noisy, masks)
+        warps = reader_of(noisy, masks)
         sums = measure_patch([(1, 2)], warps, BOX, grid, settings(method)).sums[1, 2]
         seen = sums.count > 400
         pulls.append(((sums.mean + 7.0) / np.sqrt(sums.variance_of_mean))[seen])
@@ -142,7 +130,7 @@ def test_an_outlier_belongs_to_the_visit_that_stands_out_of_the_others(method):
     trail = 60.0 * np.exp(-0.5 * ((x - 0.7 * y - 250) / 2.2) ** 2)
     images[2] = (images[2] + trail).astype(np.float32)
     pairs = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
-    found = measure_patch(pairs, Warps(images, masks), BOX, grid, settings(method, 4.0))
+    found = measure_patch(pairs, reader_of(images, masks), BOX, grid, settings(method, 4.0))
     assert list(found.outliers) == [2]
     widths, heights = np.diff(found.x_edges), np.diff(found.y_edges)
     pixels = np.repeat(np.repeat(found.outliers[2], heights, 0), widths, 1)
@@ -185,7 +173,7 @@ def test_pixels_are_measured_as_masked_pixels_one_pair_after_the_other_would_be(
     images[2] += (60.0 * np.exp(-0.5 * ((x - 0.7 * y - 250) / 2.2) ** 2)).astype(np.float32)
     images[3][20:40, 30:50], masks[1][:, 150:] = np.inf, BAD
     pairs = [(1, 2), (1, 3), (2, 3)]
-    found = measure_patch(pairs, Warps(images, masks, box), box, grid, settings("pixel", 4.0))
+    found = measure_patch(pairs, reader_of(images, masks, box), box, grid, settings("pixel", 4.0))
     blanked = {v: np.where(masks[v] & (BAD | DETECTED), np.nan, images[v]) for v in images}
     some = 0
     for a, b in pairs:
@@ -202,11 +190,12 @@ def test_pixels_are_measured_as_masked_pixels_one_pair_after_the_other_would_be(
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("outlier_sigma", [None, 4.0])
-def test_every_plane_is_read_once(method, outlier_sigma):
+def test_every_pixel_is_read_once(method, outlier_sigma):
     grid = SuperpixelGrid(BOX, 64, 64)
-    warps = Warps(*gappy_visits())
+    warps = reader_of(*gappy_visits())
     measure_patch([(1, 2), (1, 3), (2, 3)], warps, BOX, grid, settings(method, outlier_sigma))
-    assert warps.reads == {(plane, v): 1 for plane in ("image", "mask") for v in (1, 2, 3)}
+    pixels = BOX.width * BOX.height
+    assert warps.reads == {(plane, v): pixels for plane in ("image", "mask") for v in (1, 2, 3)}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -215,7 +204,9 @@ def test_a_visit_without_good_pixels_gives_empty_sums(method):
     images, masks = gappy_visits()
     images[3] = np.full(BOX.shape, np.nan, np.float32)
     masks[2][:] = BAD
-    found = measure_patch([(1, 2), (1, 3)], Warps(images, masks), BOX, grid, settings(method, 4.0))
+    found = measure_patch(
+        [(1, 2), (1, 3)], reader_of(images, masks), BOX, grid, settings(method, 4.0)
+    )
     for sums in found.sums.values():
         assert not sums.count.any()
         assert not sums.n_good.any()
@@ -227,7 +218,7 @@ def test_sources_of_any_visit_are_left_out_of_all_differences_under_the_common_m
     for image in images.values():
         image[60:100, 110:160] += 500.0
     masks[3][55:105, 105:165] |= DETECTED
-    warps = Warps(images, masks)
+    warps = reader_of(images, masks)
     found = measure_patch([(1, 2), (1, 3)], warps, BOX, grid, settings("common_mask"))
     sums = found.sums[1, 2]
     inside = sums.count[grid.shape[0] // 2, 2:3]

@@ -15,16 +15,12 @@ from bgmatch_dask.background.offsets import at_superpixels
 from bgmatch_dask.background.solve import solve_offsets
 from bgmatch_dask.geometry import Box, SuperpixelGrid
 from bgmatch_dask.maskplanes import bits_of
+from tests.background.plane_reader import PlaneReader
 
 BOX = Box(0, 0, 480, 480)
 GRID = SuperpixelGrid(BOX, 48, 48)
 SIGMA, SPOILT = 6.0, 3
 DETECTED = bits_of(["DETECTED"])
-
-
-class Warps:
-    def __init__(self, images, masks):
-        self.image, self.mask = images.__getitem__, masks.__getitem__
 
 
 def visits():
@@ -67,7 +63,7 @@ def broad(image, stars):
 
 def solve(images, masks, method):
     pairs = [(a, b) for a in range(5) for b in range(a + 1, 5)]
-    warps = Warps({v: i.astype(np.float32) for v, i in images.items()}, masks)
+    warps = PlaneReader({v: i.astype(np.float32) for v, i in images.items()}, masks)
     settings = DifferenceSettings(method, DETECTED)
     found = measure_patch(pairs, warps, BOX, GRID, settings)
     coverage = {v: np.ones(GRID.shape, bool) for v in range(5)}
