@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,12 +23,16 @@ from bgmatch_dask.pipeline.thumbnails import BlockSums, write_thumbnail
 from bgmatch_dask.pipeline.unmatched import Recipe, write_recipe
 from bgmatch_dask.store import Receipt, TractStore, open_store
 from bgmatch_dask.store.plane_writer import PlaneWriter
+from bgmatch_dask.store.traffic import add_traffic
 from bgmatch_dask.store.versions import run_of
 
 __all__ = ("CoaddTask", "coadd_patch")
 
 _HELD_PIXELS = 5 << 20
 """Decoded pixels of all warps that are held at a time, of each plane."""
+
+_REQUESTS = 4
+"""Requests to a server that are waited for at the same time."""
 
 Planes = Mapping[str, NDArray[Any]]
 Weights = Sequence[tuple[str, float]]
@@ -64,9 +71,10 @@ def coadd_patch(task: CoaddTask) -> Receipt:
     store = open_store(task.url)
     matched = _PatchCoadd.of(store, task, "matched", write=True)
     unmatched = _PatchCoadd.of(store, task, "unmatched", write=task.write_unmatched)
-    for tile, mean, plain in _means(store, task):
-        matched.add(tile, mean)
-        unmatched.add(tile, plain)
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        for tile, mean, plain in _means(store, task, pool):
+            matched.add(tile, mean)
+            unmatched.add(tile, plain)
     for coadd in (matched, unmatched):
         coadd.write()
     recipe = Recipe(task.weights, task.bad_bits, unmatched.n_pixels, task.write_unmatched)
@@ -116,14 +124,16 @@ class _PatchCoadd:
             writer.write()
 
 
-def _means(store: TractStore, task: CoaddTask) -> Iterator[tuple[_Tile, Planes, Planes]]:
+def _means(
+    store: TractStore, task: CoaddTask, pool: Executor
+) -> Iterator[tuple[_Tile, Planes, Planes]]:
     """Yield the planes of the matched and of the unmatched mean of every chunk with pixels.
 
     Their memory serves for the next ones too.
     """
     tiles = _tiles(store, task.patch)
     shape = tiles[0].box.shape
-    warps = _Warps(store, task, shape)
+    warps = _Warps(store, task, shape, pool)
     # A model of a single warp is drawn whole, whatever the box: then all chunks wait for it.
     regions = [[tile] for tile in tiles] if task.method == "joint" else [tiles]
     rows = 1 if len(warps.groups) == 1 else shape[0]
@@ -207,8 +217,10 @@ class _Drawn:
 class _Warps:
     """Reads the warps of a patch by chunks, some visits at a time, into memory of its own."""
 
-    def __init__(self, store: TractStore, task: CoaddTask, shape: tuple[int, int]) -> None:
-        self.store, self.task = store, task
+    def __init__(
+        self, store: TractStore, task: CoaddTask, shape: tuple[int, int], pool: Executor
+    ) -> None:
+        self.store, self.task, self.pool = store, task, pool
         self.masks = OutlierMasks.of(store, run_of(task.run)) if task.outliers else None
         self._tables: dict[str, Any] = {}
         self._offsets: dict[str, PatchOffset] = {}
@@ -223,18 +235,38 @@ class _Warps:
 
     def read(self, group: Weights, box: Box) -> list[WeightedWarp]:
         """Return warps on a chunk, with what matches them; they hold until the next call."""
+        self._decode(group, box)
         found = []
         for k, (visit, weight) in enumerate(group):
             planes = (self._held[0][k], self._held[1][k], self._masks[k])
-            index = self.store.spec.visit_index(visit)
-            for name, out in zip(("image", "variance", "mask"), planes, strict=True):
-                self.store.read(name, index, self.task.patch, box, out=out, tables=self._tables)
             if visit in self.task.dropped:
                 found.append(WeightedWarp(*planes, weight, left_out=True))
                 continue
             outliers = None if self.masks is None else self.masks.within(visit, box)
             found.append(WeightedWarp(*planes, weight, self._shift(visit, box), outliers))
         return found
+
+    def _decode(self, group: Weights, box: Box) -> None:
+        """Fill the memory of warps with a chunk of each."""
+        memory = (*self._held, self._masks)
+        places = [
+            (name, self.store.spec.visit_index(visit), plane[k])
+            for k, (visit, _) in enumerate(group)
+            for name, plane in zip(("image", "variance", "mask"), memory, strict=True)
+        ]
+
+        def read(name: str, index: int, out: NDArray[Any]) -> None:
+            self.store.read(name, index, self.task.patch, box, out=out, tables=self._tables)
+
+        if self.store.location.local_path is not None:
+            for place in places:
+                read(*place)
+            return
+        # Answers of a server are waited for together; what was read is of this unit all the same.
+        jobs = [self.pool.submit(copy_context().run, partial(read, *place)) for place in places]
+        for job, place in zip(jobs, places, strict=True):
+            job.result()
+            add_traffic(place[2].nbytes)
 
     def _shift(self, visit: str, box: Box) -> Shift | None:
         if visit == self.task.reference:
