@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("median",)
+__all__ = ("median", "select")
 
 _SAMPLE = 1024
 _MARGIN = 64
@@ -38,7 +40,7 @@ def _middle(values: Array, kept: Array, k: int) -> tuple[float, float]:
     if not below <= k < below + inside - 1:
         kept[:] = values
         below, inside = 0, n
-    _select(kept[:inside], k - below)
+    select(kept[:inside], k - below)
     first = kept[k - below]
     if n % 2:
         return first, first
@@ -55,8 +57,8 @@ def _range_of_sample(values: Array, kept: Array) -> tuple[float, float]:
         step = values.size // _SAMPLE
         kept[i] = values[i * step + (37 * i) % step]
     first, last = _SAMPLE // 2 - _MARGIN, _SAMPLE // 2 + _MARGIN
-    _select(kept[:_SAMPLE], first)
-    _select(kept[first:_SAMPLE], last - first)
+    select(kept[:_SAMPLE], first)
+    select(kept[first:_SAMPLE], last - first)
     return kept[first], kept[last]
 
 
@@ -72,7 +74,7 @@ def _gather(values: Array, low: float, high: float, kept: Array) -> tuple[int, i
 
 
 @numba.njit(cache=True, nogil=True)
-def _select(values: Array, k: int) -> None:
+def select(values: NDArray[np.floating[Any]], k: int) -> None:
     """Put order statistic ``k`` at its place, smaller ones before it (Hoare's quickselect)."""
     first, last = 0, values.size - 1
     while first < last:
