@@ -65,6 +65,24 @@ def _copy(to: _Floats, at: int, image: _Floats, start: int, width: int) -> None:
 
 
 @nb.njit(cache=True, nogil=True)
+def _copy_masked(
+    to: _Floats,
+    at: int,
+    image: _Floats,
+    start: int,
+    width: int,
+    mask: _Bits,
+    m: int,
+    bits: np.int32,
+) -> None:
+    t, i, k = np.uint64(at), np.uint64(start), np.uint64(m)
+    for j in range(np.uint64(width)):
+        value = image[i + j]
+        good = (abs(value) <= _LARGEST) & ((mask[k + j] & bits) == 0)
+        to[t + j] = value if good else BAD
+
+
+@nb.njit(cache=True, nogil=True)
 def _subtract(
     to: _Floats, at: int, a: _Floats, first: int, b: _Floats, second: int, width: int
 ) -> None:
@@ -75,10 +93,21 @@ def _subtract(
 
 
 @nb.njit(cache=True, nogil=True)
-def _blank(to: _Floats, at: int, mask: _Bits, start: int, width: int, bits: np.int32) -> None:
-    t, k = np.uint64(at), np.uint64(start)
+def _subtract_masked(
+    to: _Floats,
+    at: int,
+    image: _Floats,
+    start: int,
+    width: int,
+    mask: _Bits,
+    m: int,
+    bits: np.int32,
+) -> None:
+    t, i, k = np.uint64(at), np.uint64(start), np.uint64(m)
     for j in range(np.uint64(width)):
-        to[t + j] = to[t + j] if (mask[k + j] & bits) == 0 else BAD
+        value = to[t + j] - image[i + j]
+        good = (abs(value) <= _LARGEST) & ((mask[k + j] & bits) == 0)
+        to[t + j] = value if good else BAD
 
 
 @nb.njit(cache=True, nogil=True)
@@ -88,17 +117,21 @@ def _load(
     """Load a part of ``a``, or of ``a - b`` when there is a ``b``, to rows from ``at`` on."""
     a, b, width = planes.a, planes.b, x1 - x0
     # Taken out of their tuples before the loop: each time counts a reference.
-    image, subtracted, a_mask, b_mask = a.image, b.image, a.mask, b.mask
+    a_image, a_mask, b_image, b_mask = a.image, a.mask, b.image, b.mask
+    one_pass = b_image.size and not a_mask.size and not b_mask.size
     for y in range(y0, y1):
-        t = at + (y - y0) * pitch
-        if subtracted.size:
-            _subtract(to, t, image, y * a.pitch + x0, subtracted, y * b.pitch + x0, width)
-        else:
-            _copy(to, t, image, y * a.pitch + x0, width)
+        t, i, k = at + (y - y0) * pitch, y * a.pitch + x0, y * b.pitch + x0
+        if one_pass:
+            _subtract(to, t, a_image, i, b_image, k, width)
+            continue
         if a_mask.size:
-            _blank(to, t, a_mask, y * a.mask_pitch + x0, width, a.bits)
+            _copy_masked(to, t, a_image, i, width, a_mask, y * a.mask_pitch + x0, a.bits)
+        else:
+            _copy(to, t, a_image, i, width)
         if b_mask.size:
-            _blank(to, t, b_mask, y * b.mask_pitch + x0, width, b.bits)
+            _subtract_masked(to, t, b_image, k, width, b_mask, y * b.mask_pitch + x0, b.bits)
+        elif b_image.size:
+            _subtract(to, t, to, t, b_image, k, width)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -171,15 +204,16 @@ def statistics_of_bins(
     buffer = np.empty((widest * np.max(np.diff(y_edges)) // BLOCK + 1) * BLOCK, np.float32)
     kept = np.empty((4, buffer.size + 1), np.float32)
     cells, table = np.empty(buffer.size, np.uint16), np.empty(4 * N_CELLS, np.int32)
-    columns, places = np.empty(widest, np.float32), np.empty(4)
+    columns = np.empty(widest, np.float32)
     for iy in range(y_edges.size - 1):
         y0, y1 = y_edges[iy], y_edges[iy + 1]
         for ix in range(x_edges.size - 1):
             x0, x1 = x_edges[ix], x_edges[ix + 1]
             size = _load_bin(buffer, x0, x1, y0, y1, planes)
-            n = _moments(buffer[:size], x0, y0, columns[: x1 - x0], places)
             if moments.size:
-                moments[:, iy, ix] = places
+                n = _moments(buffer[:size], x0, y0, columns[: x1 - x0], moments[:, iy, ix])
+            else:
+                n = _count(buffer[:size])
             whole = -(-size // BLOCK) * BLOCK
             buffer[size:whole] = BAD
             pixels = buffer[:whole] if 2 * n > whole else dense(buffer[:whole], kept[3])
@@ -239,4 +273,20 @@ def _count_row(values: _Floats, columns: _Floats) -> int:
         good = np.float32(1.0) if values[i] < BAD else np.float32(0.0)
         columns[i] += good
         n += good
+    return int(n)
+
+
+@nb.njit(cache=True, nogil=True)
+def _count(values: _Floats) -> int:
+    n = 0
+    for at in range(0, values.size, BLOCK):
+        n += _count_block(values[at : at + BLOCK])
+    return n
+
+
+@nb.njit(cache=True, nogil=True, fastmath={"reassoc"})
+def _count_block(values: _Floats) -> int:
+    n = np.float32(0.0)
+    for i in range(values.size):
+        n += np.float32(1.0) if values[i] < BAD else np.float32(0.0)
     return int(n)

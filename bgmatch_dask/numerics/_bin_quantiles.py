@@ -116,6 +116,13 @@ def _count_cells(cells: _Cells, counts: _Counts) -> None:
 
 
 @nb.njit(cache=True, nogil=True)
+def _add_tables(counts: _Counts) -> None:
+    n = np.uint64(N_CELLS)
+    for i in range(n):
+        counts[i] += counts[i + n] + counts[i + np.uint64(2) * n] + counts[i + np.uint64(3) * n]
+
+
+@nb.njit(cache=True, nogil=True)
 def _nearest_above(cells: _Cells, at: int, first: _Cells) -> tuple[_Cell, _Cell, _Cell]:
     """Return how far the cells of a strip are above three others, at least.
 
@@ -136,9 +143,9 @@ def _take(
     values: _Floats, cells: _Cells, at: int, first: _Cell, span: _Cell, kept: _Floats, n: int
 ) -> int:
     for i in range(np.uint64(at), np.uint64(at + _STRIP)):
-        if np.uint16(cells[i] - first) <= span:
-            kept[n] = values[i]
-            n += 1
+        # Without a branch, which would be guessed wrongly once per strip.
+        kept[n] = values[i]
+        n += 1 if np.uint16(cells[i] - first) <= span else 0
     return n
 
 
@@ -185,8 +192,7 @@ def quantiles(
     for at in range(0, values.size, BLOCK):
         _assign_cells(values[at : at + BLOCK], cells[at : at + BLOCK], low, scale)
         _count_cells(cells[at : at + BLOCK], counts)
-    for i in range(N_CELLS):
-        counts[i] += counts[i + N_CELLS] + counts[i + 2 * N_CELLS] + counts[i + 3 * N_CELLS]
+    _add_tables(counts)
     # Only the pixels of the cells that hold a quantile are put in order: it is found exactly.
     first, span = np.empty(3, np.uint16), np.empty(3, np.uint16)
     below, sizes, found = np.empty(3, np.int64), np.empty(3, np.int64), np.empty(3)
