@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -56,7 +54,6 @@ class UnitWork:
 
     def _try(self, task: Any, attempt: int) -> Receipt:  # noqa: ANN401
         started = time.time()
-        _give_back_before(self.function)
         _forget_peak()
         with recorded() as traffic:
             receipt = self.function(task)
@@ -79,24 +76,6 @@ def file_checksum(path: str) -> str:
         return blake3().update_mmap(path).hexdigest(16)
     except (OSError, ValueError):
         return ""
-
-
-_LAST = {"function": ""}
-"""What this process carried out last."""
-
-
-def _give_back_before(function: Callable[[Any], Receipt]) -> None:
-    """Give free memory back to the system when another stage begins.
-
-    Workers keep what arrays gave back, for the next arrays of the same sizes. The arrays of another
-    stage have other sizes and would come on top.
-    """
-    name = f"{function.__module__}.{function.__qualname__}"
-    if _LAST["function"] not in {"", name}:
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-        if trim is not None:  # Only glibc has it.
-            trim(0)
-    _LAST["function"] = name
 
 
 def _forget_peak() -> None:
