@@ -19,12 +19,12 @@ from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.background.samples import gather
 from bgmatch_dask.background.sharp_light import SharpLight, find_sharp_light
 from bgmatch_dask.background.sky_solvers import Spread
-from bgmatch_dask.background.sky_system import Strengths, build_system, each
-from bgmatch_dask.background.smoothing_strength import Tuned, tune
+from bgmatch_dask.background.sky_system import SkySystem, Strengths, build_system, each
+from bgmatch_dask.background.smoothing_strength import Tuned, draft, tune
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.geometry import SuperpixelGrid
 
-__all__ = ("Joint", "Members", "fit_joint", "gauge_of")
+__all__ = ("Joint", "Members", "draft_strengths", "fit_joint", "gauge_of")
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -214,10 +214,29 @@ def fit_joint(
     Joint
         The solution.
     """
+    system = _system(observations, members, grid, pitch, threads)
+    return Joint(members, tune(system, observations, members.anchored, config, start, keep=keep))
+
+
+def draft_strengths(
+    observations: Observations,
+    members: Members,
+    grid: SuperpixelGrid,
+    config: SolveConfig,
+    *,
+    threads: int = 1,
+) -> Strengths:
+    """Choose strengths as `fit_joint` does, without the solution that belongs to them."""
+    system = _system(observations, members, grid, 1, threads)
+    return draft(system, observations, members.anchored, config).strengths
+
+
+def _system(
+    observations: Observations, members: Members, grid: SuperpixelGrid, pitch: int, threads: int
+) -> SkySystem:
     samples = gather(observations, len(members.planes), grid)
     layout = lay_out(members.planes, grid, pitch)
-    system = build_system(samples, layout, members.is_gauge, members.rigid, threads)
-    return Joint(members, tune(system, observations, members.anchored, config, start, keep=keep))
+    return build_system(samples, layout, members.is_gauge, members.rigid, threads)
 
 
 def gauge_of(observations: Observations, n_unknown: int, n_gauges: int) -> Index:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from bgmatch_dask.background.evidence import FEWEST, Evidence, evidence_of
+from bgmatch_dask.background.evidence import Evidence, evidence_of
 from bgmatch_dask.background.layout import taps
 from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.background.penalty import PLANE, TREND
@@ -26,9 +26,10 @@ from bgmatch_dask.background.robust import redescending_weights, robust_scale
 from bgmatch_dask.background.sky_solvers import SkySolver, factorise
 from bgmatch_dask.background.sky_system import SkySystem, Strengths
 from bgmatch_dask.background.solution import SolveConfig
+from bgmatch_dask.background.strength_steps import BOUNDS, next_strengths
 from bgmatch_dask.numerics.tap_kernels import as_matrix
 
-__all__ = ("MOST_MODES", "Tuned", "tune")
+__all__ = ("MOST_MODES", "Tuned", "draft", "tune")
 
 Array = NDArray[np.float64]
 Plane = NDArray[np.bool_]
@@ -38,11 +39,6 @@ _FIRST_SMOOTHING = 0.05
 _FIRST_SMOOTHING_LOOSE = 0.1
 _FIRST_RIDGE = 10.0
 _FIRST_CURVATURE = 1e-2
-_BOUNDS = (1e-5, 1e7)
-# Parameters' worth of the common strength in every visit's own: much where narrow overlaps say
-# little of the inside of a visit, little where they say all.
-_POOL_LOOSE = 2000.0
-_POOL_ANCHORED = 2.0
 _NOISE_FREE = 1e-20
 _CORRECTIONS = 8
 _CORRECTED = 1e-13
@@ -51,10 +47,6 @@ _SMALL_DRAFT = 1e-2
 _STRONGER = 3.0
 _SETTLED = 0.2
 _LEAST_SCALE = 1.0
-_STRIDE = 2.0
-_LONGEST = 5.0
-_LITTLE = 0.2
-_TINY = 1e-300
 _MAX_STRONGER = 4
 
 MOST_MODES = 200
@@ -148,47 +140,87 @@ def tune(
     Tuned
         The last solution belongs to the weights and strengths that are returned with it.
     """
-    chooses = config.smoothing is None or (config.slope_prior is None and not anchored.all())
-    chooses = chooses and not keep
-    data = Data(
+    if not keep and _chooses(anchored, config):
+        tuned = draft(system, observations, anchored, config, start)
+        if tuned.noise == 0.0:
+            return tuned
+        if config.smoothing is None:
+            tuned = _smoothest(tuned)
+        strengths = tuned.strengths
+        return _solve(_whole(system, strengths, tuned.data), tuned.data, strengths, tuned)
+    data = _data(system, observations)
+    strengths = _first_strengths(anchored, config) if start is None else start
+    # A strength that is given may be weak, and then needs all modes.
+    most = _MOST_WHOLE if config.smoothing is None else system.layout.n_nodes
+    system = _with_modes(system, strengths, data, _SMALLEST, most)
+    return _settled(_solve(system, data, strengths), config, rough=False)
+
+
+def draft(
+    system: SkySystem,
+    observations: Observations,
+    anchored: Plane,
+    config: SolveConfig,
+    start: Strengths | None = None,
+) -> Tuned:
+    """Choose strengths and robust weights with few modes; parameters are those of `tune`.
+
+    The solution is a rough one.
+    """
+    data = _data(system, observations)
+    strengths = _first_strengths(anchored, config) if start is None else start
+    system = _draft(system, strengths, data, MOST_MODES)
+    tuned = _settled(_solve(system, data, strengths, judged=False, rough=True), config, rough=True)
+    if tuned.noise == 0.0:
+        return tuned
+    tuned = _judged(tuned)
+    # Strengths that come from cells are nearly right.
+    few = 0 if start is not None else _FEW + 1
+    for count in range(config.n_strength):
+        if tuned.noise == 0.0:
+            return tuned
+        data, strengths = (
+            _reweighted(tuned, config),
+            next_strengths(tuned.solver, tuned.evidence, tuned.noise, config),
+        )
+        most = MOST_MODES if count + 1 < few else _MOST_DRAFT
+        score = tuned.score
+        tuned = _solve(_draft(system, strengths, data, most), data, strengths, tuned, rough=True)
+        if count >= few and tuned.score > _GAIN * score:
+            break
+    return tuned
+
+
+def _chooses(anchored: Plane, config: SolveConfig) -> bool:
+    """Whether there are strengths to choose."""
+    return config.smoothing is None or (config.slope_prior is None and not anchored.all())
+
+
+def _data(system: SkySystem, observations: Observations) -> Data:
+    """Return the differences, all of which are trusted."""
+    return Data(
         observations,
         as_matrix(taps(observations, system.layout), system.layout.n_nodes),
         0.0,
         np.ones(len(system.samples)),
         np.ones(len(observations)),
     )
-    strengths = _first_strengths(anchored, config) if start is None else start
-    if chooses:
-        system = _draft(system, strengths, data, MOST_MODES)
-    else:
-        # A strength that is given may be weak, and then needs all modes.
-        most = _MOST_WHOLE if config.smoothing is None else system.layout.n_nodes
-        system = _with_modes(system, strengths, data, _SMALLEST, most)
-    tuned = _solve(system, data, strengths, judged=not chooses, rough=chooses)
-    # What is absurd loses its say before strengths are taken from what is left.
+
+
+def _settled(tuned: Tuned, config: SolveConfig, *, rough: bool) -> Tuned:
+    """Return the solution of the same strengths with settled robust weights.
+
+    What is absurd loses its say before strengths are taken from what is left.
+    """
+    system, strengths = tuned.solver.system, tuned.strengths
     for _ in range(config.n_robust):
         if tuned.noise == 0.0:
-            return tuned
-        before, data = data, _reweighted(tuned, config)
-        tuned = _solve(system, data, strengths, tuned, judged=not chooses, rough=chooses)
+            break
+        before, data = tuned.data, _reweighted(tuned, config)
+        tuned = _solve(system, data, strengths, tuned, judged=not rough, rough=rough)
         if np.abs(data.trust - before.trust).max(initial=0.0) < _SETTLED:
             break
-    if not chooses:
-        return tuned
-    tuned = _judged(tuned)
-    for count in range(config.n_strength):
-        if tuned.noise == 0.0:
-            return tuned
-        data, strengths = _reweighted(tuned, config), _next_strengths(tuned, config)
-        most = MOST_MODES if count < _FEW else _MOST_DRAFT
-        score = tuned.score
-        tuned = _solve(_draft(system, strengths, data, most), data, strengths, tuned, rough=True)
-        if count > _FEW and tuned.score > _GAIN * score:
-            break
-    if config.smoothing is None:
-        tuned = _smoothest(tuned)
-    strengths = tuned.strengths
-    return _solve(_whole(system, strengths, tuned.data), tuned.data, strengths, tuned)
+    return tuned
 
 
 def _draft(system: SkySystem, strengths: Strengths, data: Data, most: int) -> SkySystem:
@@ -214,7 +246,9 @@ def _with_modes(
             continue
         limit = float(np.median(own)) * area / (smallest * float(strengths.smoothing[v]))
         n = max(int(np.searchsorted(modes.energies, limit)), _FEWEST_MODES)
-        counts.append(min(n + -n % _EVEN, most, len(modes)))
+        # More modes than samples say nothing of the strength.
+        enough = max(len(own), _FEWEST_MODES) if smallest == _SMALLEST_DRAFT else n + _EVEN
+        counts.append(min(n + -n % _EVEN, most, len(modes), enough))
     return system.with_modes(np.array(counts))
 
 
@@ -226,7 +260,7 @@ def _smoothest(tuned: Tuned) -> Tuned:
     asks for prediction alone (Golub, Heath and Wahba 1979, Technometrics 21, 215).
     """
     for _ in range(_MAX_STRONGER):
-        smoothing = np.minimum(_STRONGER * tuned.strengths.smoothing, _BOUNDS[1])
+        smoothing = np.minimum(_STRONGER * tuned.strengths.smoothing, BOUNDS[1])
         if np.array_equal(smoothing, tuned.strengths.smoothing):
             break
         strengths = replace(tuned.strengths, smoothing=smoothing)
@@ -240,11 +274,11 @@ def _smoothest(tuned: Tuned) -> Tuned:
 def _first_strengths(anchored: Plane, config: SolveConfig) -> Strengths:
     slope = _FIRST_RIDGE if config.slope_prior is None else config.slope_prior
     ridge = np.full((len(anchored), TREND), np.inf)
-    ridge[:, :PLANE] = np.where(anchored, 0.0, max(slope, _BOUNDS[0]))[:, np.newaxis]
+    ridge[:, :PLANE] = np.where(anchored, 0.0, max(slope, BOUNDS[0]))[:, np.newaxis]
     # Where the smoothness is given it is the whole prior. Through narrow overlaps a parabola
     # could grow along a chain.
     if config.smoothing is not None:
-        return Strengths(np.full(len(anchored), max(config.smoothing, _BOUNDS[0])), ridge)
+        return Strengths(np.full(len(anchored), max(config.smoothing, BOUNDS[0])), ridge)
     ridge[anchored, PLANE:] = _FIRST_CURVATURE
     return Strengths(np.where(anchored, _FIRST_SMOOTHING, _FIRST_SMOOTHING_LOOSE), ridge)
 
@@ -330,47 +364,3 @@ def _reweighted(tuned: Tuned, config: SolveConfig) -> Data:
     spread = np.sqrt(tuned.noise / observations.unit * (observations.photon + 2 * data.systematic))
     pair_trust = redescending_weights(apart / spread, config.huber)
     return replace(data, trust=trust, pair_trust=pair_trust)
-
-
-def _next_strengths(tuned: Tuned, config: SolveConfig) -> Strengths:
-    old, system, found = tuned.strengths, tuned.solver.system, tuned.evidence
-    smoothing, ridge = old.smoothing.copy(), old.ridge.copy()
-    free, moving = ridge[:, 0] > 0, ~system.rigid
-    if config.smoothing is None:
-        fitted = np.array([e.fitted for e in found])
-        energy = np.array([e.energy for e in found])
-        size = np.array([len(modes) for modes in system.modes])
-        aim = _pooled(fitted[moving], energy[moving], tuned.noise, ~free[moving])
-        ratio = np.clip(aim / smoothing[moving], 1.0 / _LONGEST, _LONGEST)
-        # Where little is fitted the steps go the right way, but not far enough.
-        stride = np.where((fitted < _LITTLE * size)[moving], _STRIDE, 1.0)
-        smoothing[moving] = np.clip(smoothing[moving] * ratio**stride, *_BOUNDS)
-    if config.slope_prior is None and free.any():
-        ridge[free, :PLANE] = _common(tuned, ridge, free, slice(0, PLANE))
-    curved = np.isfinite(ridge[:, PLANE]) & ~system.gauge & moving
-    if curved.any():
-        ridge[curved, PLANE:] = _common(tuned, ridge, curved, slice(PLANE, TREND))
-    return Strengths(smoothing, ridge)
-
-
-def _common(tuned: Tuned, ridge: Array, which: Plane, terms: slice) -> float:
-    """Return one ridge for some terms of some visits."""
-    squares = np.array([e.squares for e in tuned.evidence])[which, terms]
-    variances = np.array([e.variances for e in tuned.evidence])[which, terms]
-    fitted = max(float((1.0 - ridge[which, terms] * variances).sum()), FEWEST)
-    return _limited(tuned.noise * fitted / max(float(squares.sum()), _TINY))
-
-
-def _pooled(fitted: Array, energy: Array, noise: float, anchored: Plane) -> Array:
-    """Return every visit's own strength, drawn towards the common one where data are few."""
-    common = _limited(noise * float(fitted.sum()) / max(float(energy.sum()), _TINY))
-    # A few sharp skies have most of the energy: they must not make the others rough.
-    typical = _limited(float(np.median(noise * fitted / np.maximum(energy, _TINY))))
-    goal = np.where(anchored, max(typical, common), common)
-    pool = np.where(anchored, _POOL_ANCHORED, _POOL_LOOSE)
-    out: Array = noise * (fitted + pool) / (energy + pool * noise / goal)
-    return np.clip(out, *_BOUNDS)
-
-
-def _limited(value: float) -> float:
-    return float(np.clip(value, *_BOUNDS))
