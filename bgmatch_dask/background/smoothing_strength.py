@@ -246,9 +246,7 @@ def _with_modes(
             continue
         limit = float(np.median(own)) * area / (smallest * float(strengths.smoothing[v]))
         n = max(int(np.searchsorted(modes.energies, limit)), _FEWEST_MODES)
-        # More modes than samples say nothing of the strength.
-        enough = max(len(own), _FEWEST_MODES) if smallest == _SMALLEST_DRAFT else n + _EVEN
-        counts.append(min(n + -n % _EVEN, most, len(modes), enough))
+        counts.append(min(n + -n % _EVEN, most, len(modes)))
     return system.with_modes(np.array(counts))
 
 
