@@ -96,18 +96,24 @@ def _subtract(
 def _subtract_masked(
     to: _Floats,
     at: int,
-    image: _Floats,
-    start: int,
+    a: _Floats,
+    first: int,
+    b: _Floats,
+    second: int,
     width: int,
-    mask: _Bits,
-    m: int,
-    bits: np.int32,
+    a_mask: _Bits,
+    a_m: int,
+    a_bits: np.int32,
+    b_mask: _Bits,
+    b_m: int,
+    b_bits: np.int32,
 ) -> None:
-    t, i, k = np.uint64(at), np.uint64(start), np.uint64(m)
+    t, i, k = np.uint64(at), np.uint64(first), np.uint64(second)
+    m, n = np.uint64(a_m), np.uint64(b_m)
     for j in range(np.uint64(width)):
-        value = to[t + j] - image[i + j]
-        good = (abs(value) <= _LARGEST) & ((mask[k + j] & bits) == 0)
-        to[t + j] = value if good else BAD
+        value = a[i + j] - b[k + j]
+        bad = (a_mask[m + j] & a_bits) | (b_mask[n + j] & b_bits)
+        to[t + j] = value if (abs(value) <= _LARGEST) & (bad == 0) else BAD
 
 
 @nb.njit(cache=True, nogil=True)
@@ -118,20 +124,25 @@ def _load(
     a, b, width = planes.a, planes.b, x1 - x0
     # Taken out of their tuples before the loop: each time counts a reference.
     a_image, a_mask, b_image, b_mask = a.image, a.mask, b.image, b.mask
-    one_pass = b_image.size and not a_mask.size and not b_mask.size
+    a_bits, b_bits, a_pitch, b_pitch = a.bits, b.bits, a.mask_pitch, b.mask_pitch
+    # A mask that is missing is the other one, of which no bit is bad.
+    if not a_mask.size:
+        a_mask, a_bits, a_pitch = b_mask, np.int32(0), b_pitch
+    if not b_mask.size:
+        b_mask, b_bits, b_pitch = a_mask, np.int32(0), a_pitch
     for y in range(y0, y1):
         t, i, k = at + (y - y0) * pitch, y * a.pitch + x0, y * b.pitch + x0
-        if one_pass:
+        m, n = y * a_pitch + x0, y * b_pitch + x0
+        if b_image.size and a_mask.size:
+            _subtract_masked(
+                to, t, a_image, i, b_image, k, width, a_mask, m, a_bits, b_mask, n, b_bits
+            )
+        elif b_image.size:
             _subtract(to, t, a_image, i, b_image, k, width)
-            continue
-        if a_mask.size:
-            _copy_masked(to, t, a_image, i, width, a_mask, y * a.mask_pitch + x0, a.bits)
+        elif a_mask.size:
+            _copy_masked(to, t, a_image, i, width, a_mask, m, a_bits)
         else:
             _copy(to, t, a_image, i, width)
-        if b_mask.size:
-            _subtract_masked(to, t, b_image, k, width, b_mask, y * b.mask_pitch + x0, b.bits)
-        elif b_image.size:
-            _subtract(to, t, to, t, b_image, k, width)
 
 
 @nb.njit(cache=True, nogil=True)

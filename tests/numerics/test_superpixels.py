@@ -228,6 +228,20 @@ def test_cells_that_are_left_out_are_masked_pixels(height, width, share, differe
         assert_same(a, b)
 
 
+@pytest.mark.parametrize("with_a", [True, False])
+@pytest.mark.parametrize("with_b", [True, False])
+def test_either_image_of_a_difference_may_have_a_mask(with_a, with_b):
+    (a, mask_a), (b, mask_b) = (sky((70, 90), seed) for seed in (1, 2))
+    edges = [0, 40, 90], [3, 70]
+    masks = mask_a if with_a else None, mask_b if with_b else None
+    got = bin_difference_statistics(a, masks[0], b, masks[1], 4, *edges)
+    blanked = [
+        image if mask is None else np.where(mask & 4, np.float32(np.nan), image)
+        for image, mask in zip((a, b), masks, strict=True)
+    ]
+    assert_same(got, bin_statistics(blanked[0] - blanked[1], None, 0, *edges))
+
+
 def test_cells_have_to_cover_the_image():
     image = np.zeros((17, 9), np.float32)
     with pytest.raises(InputError, match="cells of shape"):
