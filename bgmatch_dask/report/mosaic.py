@@ -67,14 +67,13 @@ def bin_mosaic(store: TractStore, path: str, max_pixels: int = MAX_PIXELS) -> Mo
     """
     geometry = store.spec.geometry
     patches = geometry.patches
-    array = store.array(path)
     step = -(-max(patches.tract_box.shape) // max_pixels)
     grid = SuperpixelGrid(patches.tract_box, step, step)
     total, count = np.zeros(grid.shape), np.zeros(grid.shape)
     for patch in range(patches.n_patches):
         inner = patches.inner_box(patch)
-        ys, xs = inner.slices_in(patches.plane_box(patch))
-        part_total, part_count = block_sums(np.asarray(array[patch, ys, xs]), grid, inner)
+        pixels = store.read_patch_plane(path, patch, inner)
+        part_total, part_count = block_sums(pixels, grid, inner)
         window = grid.window(inner).slices
         total[window] += part_total
         count[window] += part_count
