@@ -30,6 +30,8 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 Plane = NDArray[np.bool_]
 
+_FEW_MODES = 120
+"""Modes that first strengths are chosen with."""
 _WHOLE = 0.5  # Share of the whole extent from which a gauge can have a surface of its own.
 
 
@@ -228,7 +230,7 @@ def draft_strengths(
 ) -> Strengths:
     """Choose strengths as `fit_joint` does, without the solution that belongs to them."""
     system = _system(observations, members, grid, 1, threads)
-    return draft(system, observations, members.anchored, config).strengths
+    return draft(system, observations, members.anchored, config, most_modes=_FEW_MODES).strengths
 
 
 def _system(

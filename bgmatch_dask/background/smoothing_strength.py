@@ -162,14 +162,16 @@ def draft(
     anchored: Plane,
     config: SolveConfig,
     start: Strengths | None = None,
+    most_modes: int = MOST_MODES,
 ) -> Tuned:
-    """Choose strengths and robust weights with few modes; parameters are those of `tune`.
+    """Choose strengths and robust weights with few modes; the solution is a rough one.
 
-    The solution is a rough one.
+    Parameters are those of `tune`; and ``most_modes``, the modes that a visit has at most before
+    anything is known of its strength.
     """
     data = _data(system, observations)
     strengths = _first_strengths(anchored, config) if start is None else start
-    system = _draft(system, strengths, data, MOST_MODES)
+    system = _draft(system, strengths, data, most_modes)
     tuned = _settled(_solve(system, data, strengths, judged=False, rough=True), config, rough=True)
     if tuned.noise == 0.0:
         return tuned
@@ -183,7 +185,7 @@ def draft(
             _reweighted(tuned, config),
             next_strengths(tuned.solver, tuned.evidence, tuned.noise, config),
         )
-        most = MOST_MODES if count + 1 < few else _MOST_DRAFT
+        most = most_modes if count + 1 < few else _MOST_DRAFT
         score = tuned.score
         tuned = _solve(_draft(system, strengths, data, most), data, strengths, tuned, rough=True)
         if count >= few and tuned.score > _GAIN * score:

@@ -26,10 +26,8 @@ Plane = NDArray[np.bool_]
 
 _THREADS = min(os.cpu_count() or 1, 4)
 _MOST = 0.9
-_CELL = 2
-"""Superpixels along a cell from which first strengths are chosen."""
-_MANY = 400
-"""Superpixels of a tract on which that saves anything."""
+_MANY, _LARGE = 400, 2500
+"""Superpixels of a tract from which on first strengths are chosen on cells of 2², and of 3²."""
 _ROUNDING = 1e-12  # Below this share of the largest difference there is no signal.
 
 
@@ -135,18 +133,19 @@ def fit_surfaces(
 def _from_cells(
     data: Observations, members: Members, grid: SuperpixelGrid, config: SolveConfig
 ) -> Strengths | None:
-    """Return strengths to begin with, chosen on cells of a quarter of the work; or none."""
+    """Return strengths to begin with, chosen on cells; none where that saves nothing."""
     seen = int(np.logical_or.reduce(members.planes).sum())
     if config.smoothing is not None or config.node_pitch not in {None, 1} or seen < _MANY:
         return None
+    size = 2 if seen < _LARGE else 3
     found = draft_strengths(
-        coarsen(data, grid, _CELL),
-        replace(members, planes=tuple(coarse_plane(p, _CELL) for p in members.planes)),
-        coarse_grid(grid, _CELL),
+        coarsen(data, grid, size),
+        replace(members, planes=tuple(coarse_plane(p, size) for p in members.planes)),
+        coarse_grid(grid, size),
         config,
         threads=_THREADS,
     )
-    return replace(found, smoothing=found.smoothing * _CELL**4)
+    return replace(found, smoothing=found.smoothing * size**4)
 
 
 def _result(joint: Joint, observations: Observations, levels: Array, constant: Array) -> SurfaceFit:
