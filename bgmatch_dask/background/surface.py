@@ -26,7 +26,7 @@ Plane = NDArray[np.bool_]
 
 _THREADS = min(os.cpu_count() or 1, 4)
 _MOST = 0.9
-_MANY, _LARGE = 400, 2500
+_MANY, _LARGE = 200, 2500
 """Superpixels of a tract from which on first strengths are chosen on cells of 2², and of 3²."""
 _ROUNDING = 1e-12  # Below this share of the largest difference there is no signal.
 
