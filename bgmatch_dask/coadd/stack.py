@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgmatch_dask.maskplanes import CLIPPED, MASK_PLANES, NO_DATA
-from bgmatch_dask.numerics.large_pages import zeros_in_large_pages
 from bgmatch_dask.numerics.stacking import (
     TOGETHER,
     PlainSums,
@@ -161,10 +160,9 @@ class MeanPlanes:
     @classmethod
     def empty(cls, shape: tuple[int, ...], *, plain: bool = False) -> MeanPlanes:
         """Return planes of any content."""
-        image, variance = (zeros_in_large_pages(shape, np.float32) for _ in range(2))
-        mask, nimage = (zeros_in_large_pages(shape, np.int32) for _ in range(2))
-        unshifted = zeros_in_large_pages(shape if plain else (0, 0), np.float32)
-        return cls(image, variance, mask, nimage, unshifted)
+        floats = (np.empty(shape, np.float32), np.empty(shape, np.float32))
+        bits = (np.empty(shape, np.int32), np.empty(shape, np.int32))
+        return cls(*floats, *bits, np.empty(shape if plain else (0, 0), np.float32))
 
     @property
     def by_name(self) -> dict[str, NDArray[Any]]:

@@ -13,7 +13,6 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from bgmatch_dask.numerics.large_pages import zeros_in_large_pages
 from bgmatch_dask.numerics.row_polynomials import RowPolynomials, render_row
 
 __all__ = ("TOGETHER", "PlainSums", "Shift", "Sums", "WeightedWarp", "add_weighted", "empty_sums")
@@ -66,9 +65,8 @@ class WeightedWarp:
 
 def empty_sums(shape: tuple[int, int]) -> Sums:
     """Return memory for sums; the first call of `add_weighted` sets them to zero."""
-    weight, image, variance = (zeros_in_large_pages(shape, np.float64) for _ in range(3))
-    number, bits = (zeros_in_large_pages(shape, np.int32) for _ in range(2))
-    return weight, image, variance, number, bits
+    floats = (np.empty(shape), np.empty(shape), np.empty(shape))
+    return (*floats, np.empty(shape, np.int32), np.empty(shape, np.int32))
 
 
 def add_weighted(

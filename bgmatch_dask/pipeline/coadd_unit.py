@@ -17,7 +17,6 @@ from bgmatch_dask.background.offsets import rows_of
 from bgmatch_dask.coadd.layout import COADD_PLANES
 from bgmatch_dask.coadd.stack import TOGETHER, MeanPlanes, Shift, Stack, WeightedWarp
 from bgmatch_dask.geometry import Box
-from bgmatch_dask.numerics.large_pages import zeros_in_large_pages
 from bgmatch_dask.pipeline.outlier_masks import OutlierMasks
 from bgmatch_dask.pipeline.results import Method, PatchOffset, SurfaceOffset, offset_on
 from bgmatch_dask.pipeline.thumbnails import BlockSums, write_thumbnail
@@ -231,8 +230,8 @@ class _Warps:
         weights = task.weights
         self.groups = [weights[i : i + most] for i in range(0, len(weights), most)] or [()]
         held = (most, *shape)
-        self._held = tuple(zeros_in_large_pages(held, np.float32) for _ in range(2))
-        self._masks = zeros_in_large_pages(held, np.int32)
+        self._held = (np.empty(held, np.float32), np.empty(held, np.float32))
+        self._masks = np.empty(held, np.int32)
 
     def read(self, group: Weights, box: Box) -> list[WeightedWarp]:
         """Return warps on a chunk, with what matches them; they hold until the next call."""

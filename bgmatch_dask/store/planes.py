@@ -143,7 +143,7 @@ class TractStore:
     def patch_plane(self, path: str, patch: int) -> PlaneWriter:
         """Return what writes one whole plane of a (patch, y, x) array, owned by the caller alone.
 
-        It takes the plane chunk by chunk, so that it is never held as a whole.
+        It takes the plane in rows of chunks, so that it is never held as a whole.
         """
         return PlaneWriter(self, path, patch)
 
