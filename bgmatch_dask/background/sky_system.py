@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -35,8 +36,13 @@ def each(work: Callable[[int], _Result], n: int, threads: int) -> list[_Result]:
     """Return some work on ``0 … n − 1``, in order, by one thread or several."""
     if threads == 1:
         return [work(i) for i in range(n)]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, range(n)))
+    return list(_pool(threads).map(work, range(n)))
+
+
+@lru_cache(maxsize=4)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Return threads that stay: a solution asks for them a hundred times."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="bgmatch-solve")
 
 
 @dataclass(frozen=True, slots=True)
