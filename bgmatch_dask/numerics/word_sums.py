@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("add_words",)
+__all__ = ("add_words", "take_words")
 
 _ALL_ONES = 0xFFFFFFFF
 
@@ -28,7 +28,15 @@ def add_words(data: NDArray[np.uint8], total: int = 0) -> int:
     int
         Below 2³²; zero only when all bytes so far are zero.
     """
-    total += int(_sum_swapped(data.view(np.uint32)))
+    return _folded(total + int(_sum_swapped(data.view(np.uint32))))
+
+
+def take_words(data: NDArray[np.uint8], out: NDArray[np.uint32], total: int = 0) -> int:
+    """Do the same, and write the words in the byte order of this machine to ``out``."""
+    return _folded(total + int(_sum_and_swap(data.view(np.uint32), out)))
+
+
+def _folded(total: int) -> int:
     while total > _ALL_ONES:
         total = (total & _ALL_ONES) + (total >> 32)
     return total
@@ -37,12 +45,26 @@ def add_words(data: NDArray[np.uint8], total: int = 0) -> int:
 @numba.njit(cache=True, nogil=True)
 def _sum_swapped(words: NDArray[np.uint32]) -> np.uint64:
     total = np.uint64(0)
-    for word in words:
-        swapped = (
-            (word >> np.uint32(24))
-            | ((word >> np.uint32(8)) & np.uint32(0xFF00))
-            | ((word << np.uint32(8)) & np.uint32(0xFF0000))
-            | (word << np.uint32(24))
-        )
-        total += np.uint64(swapped & np.uint32(0xFFFFFFFF))
+    for i in range(words.size):
+        total += np.uint64(_swapped(words[i]))
     return total
+
+
+@numba.njit(cache=True, nogil=True)
+def _sum_and_swap(words: NDArray[np.uint32], out: NDArray[np.uint32]) -> np.uint64:
+    total = np.uint64(0)
+    for i in range(words.size):
+        word = _swapped(words[i])
+        out[i] = word
+        total += np.uint64(word)
+    return total
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _swapped(word: np.uint32) -> np.uint32:
+    return np.uint32(
+        (word >> np.uint32(24))
+        | ((word >> np.uint32(8)) & np.uint32(0xFF00))
+        | ((word << np.uint32(8)) & np.uint32(0xFF0000))
+        | (word << np.uint32(24))
+    )

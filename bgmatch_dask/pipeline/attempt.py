@@ -61,7 +61,7 @@ class UnitWork:
             receipt,
             attempt=attempt,
             started=started,
-            inputs=_inputs(getattr(task, "files", ())),
+            inputs=receipt.inputs or _inputs(getattr(task, "files", ())),
             written=traffic.written,
         )
 

@@ -20,11 +20,12 @@ from bgmatch_dask.background.superpixels import (
 )
 from bgmatch_dask.coadd.stack import SkyWeight
 from bgmatch_dask.geometry import Box
+from bgmatch_dask.numerics.pixel_planes import blank_infinite, count_finite
 from bgmatch_dask.numerics.quantisation import power_step, rounded_to_bits, rounded_to_step
 from bgmatch_dask.pipeline.photometric_ratio import write_ratio
 from bgmatch_dask.pipeline.results import Method, offset_on
 from bgmatch_dask.store import Receipt, TractStore, open_store
-from bgmatch_dask.store.traffic import add_traffic
+from bgmatch_dask.store.traffic import Written, add_traffic
 from bgmatch_dask.warps.catalogue import InputFile
 from bgmatch_dask.warps.profile import Profile
 from bgmatch_dask.warps.source import read_unit
@@ -98,11 +99,20 @@ def ingest_unit(task: IngestTask) -> Receipt:
             warp = replace(warp, image=warp.image * warp.ratio)
         sums = _measure(store, task, warp)
         figures = {
-            "n_valid": int(np.isfinite(warp.image).sum()),
+            "n_valid": count_finite(warp.image),
             "sky_variance": weight.variance,
             "n_good": float(sums.n_good.sum()),
         }
-    return Receipt("ingest", task.unit, task.digest, time.perf_counter() - start, figures, rejected)
+    seconds = time.perf_counter() - start
+    inputs = _as_read(task.files, warp)
+    return Receipt("ingest", task.unit, task.digest, seconds, figures, rejected, inputs)
+
+
+def _as_read(files: tuple[InputFile, ...], warp: Warp | None) -> tuple[Written, ...]:
+    """Return the file with its checksum, if that was taken while it was read."""
+    if warp is None or not warp.checksum or len(files) != 1:
+        return ()
+    return (Written(files[0].path, files[0].size, warp.checksum),)
 
 
 def _on_steps(warp: Warp, sky: SkyWeight, share: float) -> Warp:
@@ -121,8 +131,8 @@ def _on_steps(warp: Warp, sky: SkyWeight, share: float) -> Warp:
 def _write_warp(store: TractStore, task: IngestTask, warp: Warp) -> None:
     visit = store.spec.visit_index(task.visit)
     # Inf in the variance means no data, which is NaN in the store as it is in the image.
-    variance = np.where(np.isinf(warp.variance), np.float32(np.nan), warp.variance)
-    for name, values in (("image", warp.image), ("variance", variance), ("mask", warp.mask)):
+    blank_infinite(warp.variance)
+    for name, values in (("image", warp.image), ("variance", warp.variance), ("mask", warp.mask)):
         store.write_plane(
             name, visit, task.patch, _whole_plane(store, task.patch, name, warp.box, values)
         )

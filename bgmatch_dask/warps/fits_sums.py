@@ -15,7 +15,7 @@ from bgmatch_dask.errors import InputError
 from bgmatch_dask.numerics.word_sums import add_words
 from bgmatch_dask.warps.fits_structure import Unit, truncated
 
-__all__ = ("check_sums",)
+__all__ = ("check_sums", "compare_sums")
 
 _PIECE = 1 << 18
 _ALL_ONES = 0xFFFFFFFF
@@ -43,12 +43,21 @@ def check_sums(stream: IO[bytes], units: Iterable[Unit], where: str) -> None:
             continue
         header = _sum(stream, unit.start, unit.data, where) if unit.checksum else 0
         data = _sum(stream, unit.data, unit.end, where)
-        if unit.datasum and unit.datasum != str(data):
-            raise _differs(
-                f"DATASUM of HDU {index} is {unit.datasum}, its data add to {data}", where
-            )
-        if unit.checksum and _folded(header + data) not in {0, _ALL_ONES}:
-            raise _differs(f"The bytes of HDU {index} do not fit its CHECKSUM", where)
+        compare_sums(index, unit, header, data, where)
+
+
+def compare_sums(index: int, unit: Unit, header: int, data: int, where: str) -> None:
+    """Compare the sums of the words of an HDU with those that it records, where it does.
+
+    Raises
+    ------
+    InputError
+        ``fits-checksum``.
+    """
+    if unit.datasum and unit.datasum != str(data):
+        raise _differs(f"DATASUM of HDU {index} is {unit.datasum}, its data add to {data}", where)
+    if unit.checksum and _folded(header + data) not in {0, _ALL_ONES}:
+        raise _differs(f"The bytes of HDU {index} do not fit its CHECKSUM", where)
 
 
 def _sum(stream: IO[bytes], start: int, end: int, where: str) -> int:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from astropy.io import fits
@@ -26,6 +27,8 @@ from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import NO_DATA, byte_tables
 from bgmatch_dask.numerics.pixel_planes import clean_planes
 from bgmatch_dask.warps.fits_checks import MAX_PIXELS, open_checked
+from bgmatch_dask.warps.header_cards import PlainHeader
+from bgmatch_dask.warps.plain_file import NOT_PLAIN, PlainHdu, plain_file
 from bgmatch_dask.warps.tiles import read_plane
 from bgmatch_dask.warps.visit_facts import Facts, facts_of
 from bgmatch_dask.warps.warp import Warp
@@ -33,6 +36,9 @@ from bgmatch_dask.warps.warp import Warp
 __all__ = ("DATAID", "LsstHeader", "read_lsst_header", "read_lsst_warp")
 
 Cards = tuple[tuple[str, str | float | int], ...]
+Hdu: TypeAlias = fits.ImageHDU | PlainHdu
+Hdus: TypeAlias = fits.HDUList | Sequence[PlainHdu]
+HduHeader: TypeAlias = fits.Header | PlainHeader
 
 DATAID = "LSST BUTLER DATAID"
 """Begin of the cards that label a unit."""
@@ -97,8 +103,11 @@ def read_lsst_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXE
         ``plane-missing``, ``plane-shape``, ``plane-dtype``, ``xy0-missing``, ``xy0-mismatch``,
         ``wcs-missing`` or ``mask-plane-missing``.
     """
+    where = os.fspath(path)
+    with suppress(*NOT_PLAIN):
+        return _header(plain_file(where, max_pixels).hdus, where)
     with open_checked(path, max_pixels=max_pixels, checksum=False) as hdus:
-        return _header(hdus, os.fspath(path))
+        return _header(hdus, where)
 
 
 def read_lsst_warp(
@@ -140,6 +149,9 @@ def read_lsst_warp(
         pixel is usable.
     """
     where = os.fspath(path)
+    if ratio is None:
+        with suppress(*NOT_PLAIN):
+            return _plain_warp(where, box, calibration_scale, max_pixels)
     with open_checked(path, max_pixels=max_pixels) as hdus:
         header = _header(hdus, where)
         scale = _scale(header, calibration_scale)
@@ -153,6 +165,20 @@ def read_lsst_warp(
         plane = None if ratio is None else _ratio(hdus, ratio, window, where)
     values = _scaled(image, scale), _scaled(variance, scale**2)
     return _as_warp(part, *values, mask, header, plane)
+
+
+def _plain_warp(
+    where: str, box: Box | None, calibration_scale: float | None, max_pixels: int
+) -> Warp:
+    """Read a whole warp that is stored as it is; one of `NOT_PLAIN` for any other."""
+    file = plain_file(where, max_pixels)
+    header = _header(file.hdus, where)
+    scale = _scale(header, calibration_scale)
+    if box is not None and header.box.intersect(box) != header.box:
+        raise ValueError("only a part is wanted")
+    (image, variance, mask), checksum = file.read(("IMAGE", "VARIANCE", "MASK"))
+    values = _scaled(image, scale), _scaled(variance, scale**2)
+    return replace(_as_warp(header.box, *values, mask, header), checksum=checksum)
 
 
 def _ratio(
@@ -192,8 +218,8 @@ def _as_warp(
     """Make the warp of planes that are the caller's own; they are changed in place."""
     if ratio is not None:
         image[~((ratio > 0) & np.isfinite(ratio))] = np.nan
-    tables = byte_tables(dict(header.planes))
-    bits, n_good = clean_planes(image, variance, mask, tables, NO_DATA)
+    tables = _tables(header.planes)
+    bits, n_good = clean_planes(image, variance, mask, tables, NO_DATA, in_place=True)
     if not n_good:
         raise InputError(
             "no-data",
@@ -204,6 +230,12 @@ def _as_warp(
     if ratio is not None:
         ratio[np.isnan(image)] = np.nan
     return Warp(box, image, variance, bits, ratio)
+
+
+@lru_cache(maxsize=64)
+def _tables(planes: tuple[tuple[str, int], ...]) -> NDArray[np.int32]:
+    """Return the tables of the mask bits of a file; all files of a survey have the same."""
+    return byte_tables(dict(planes))
 
 
 def _scale(header: LsstHeader, calibration_scale: float | None) -> np.float32:
@@ -219,7 +251,7 @@ def _scale(header: LsstHeader, calibration_scale: float | None) -> np.float32:
     return np.float32(1)
 
 
-def _header(hdus: fits.HDUList, where: str) -> LsstHeader:
+def _header(hdus: Hdus, where: str) -> LsstHeader:
     found = _find_planes(hdus, where)
     for hdu in found.values():
         _check_plane(hdu, found["IMAGE"], where)
@@ -240,9 +272,9 @@ def _header(hdus: fits.HDUList, where: str) -> LsstHeader:
     )
 
 
-def _find_planes(hdus: fits.HDUList, where: str) -> dict[str, fits.ImageHDU]:
+def _find_planes(hdus: Hdus, where: str) -> dict[str, Hdu]:
     """Return the first HDU of each plane; HDUs behind the last of them are not looked at."""
-    found: dict[str, fits.ImageHDU] = {}
+    found: dict[str, Hdu] = {}
     for hdu in hdus:
         name = hdu.name
         if name in _PLANE_DTYPES:
@@ -253,7 +285,7 @@ def _find_planes(hdus: fits.HDUList, where: str) -> dict[str, fits.ImageHDU]:
     raise InputError("plane-missing", f"There is no {missing} HDU", where=where)
 
 
-def _check_plane(hdu: fits.ImageHDU, image: fits.ImageHDU, where: str) -> None:
+def _check_plane(hdu: Hdu, image: Hdu, where: str) -> None:
     if not hdu.is_image or len(hdu.shape) != 2 or 0 in hdu.shape or hdu.shape != image.shape:
         raise InputError(
             "plane-shape",
@@ -269,7 +301,7 @@ def _check_plane(hdu: fits.ImageHDU, image: fits.ImageHDU, where: str) -> None:
         )
 
 
-def _xy0(header: fits.Header, where: str) -> tuple[int, int]:
+def _xy0(header: HduHeader, where: str) -> tuple[int, int]:
     """Return the tract pixel of the first pixel, from WCS "A", checked with LTV."""
     origin = []
     for axis in (1, 2):
@@ -294,7 +326,7 @@ def _xy0(header: fits.Header, where: str) -> tuple[int, int]:
     return origin[0], origin[1]
 
 
-def _tract_wcs(header: fits.Header, x0: int, y0: int, where: str) -> Cards:
+def _tract_wcs(header: HduHeader, x0: int, y0: int, where: str) -> Cards:
     # Only the values that are wanted are parsed: with 20,000 files this is what planning takes.
     ours = {card.keyword: card for card in header.cards if _WCS_CARD.fullmatch(card.keyword)}
     cards = {key: card.value for key, card in ours.items()}
@@ -315,7 +347,7 @@ def _is_celestial(cards: str) -> bool:
         return bool(WCS(fits.Header.fromstring(cards)).has_celestial)
 
 
-def _planes(header: fits.Header, where: str) -> tuple[tuple[str, int], ...]:
+def _planes(header: HduHeader, where: str) -> tuple[tuple[str, int], ...]:
     planes = tuple(
         (card.keyword[3:], card.value)
         for card in header.cards
@@ -330,7 +362,7 @@ def _planes(header: fits.Header, where: str) -> tuple[tuple[str, int], ...]:
     return planes
 
 
-def _label(header: fits.Header, *keys: str) -> str | None:
+def _label(header: HduHeader, *keys: str) -> str | None:
     for key in keys:
         value = str(header.get(key, "")).strip()
         if value:

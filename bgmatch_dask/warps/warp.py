@@ -39,6 +39,9 @@ class Warp:
     ratio: NDArray[np.float32] | None = None
     """Background over photometric calibration, same shape: image times it has a smooth background;
     None: the two are the same."""
+    checksum: str = ""
+    """The first 128 bits of the BLAKE3 digest of the file that it is read from, in hex; empty where
+    that was not taken."""
 
     def __post_init__(self) -> None:
         """Refuse planes that do not fit the box."""

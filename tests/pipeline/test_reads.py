@@ -13,11 +13,12 @@ from bgmatch_dask.errors import ConfigError
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.maskplanes import CLIPPED
 from bgmatch_dask.pipeline import tasks
+from bgmatch_dask.pipeline.attempt import file_checksum
 from bgmatch_dask.pipeline.events import StageStarted, UnitDone
 from bgmatch_dask.pipeline.outlier_masks import outlier_mask
 from bgmatch_dask.pipeline.plan import make_plan
 from bgmatch_dask.pipeline.run import run_tract
-from bgmatch_dask.store import TractStore, open_store
+from bgmatch_dask.store import Ledger, TractStore, open_store
 from bgmatch_dask.warps.simulation import SimulationConfig, load_truth, simulate_tract
 
 
@@ -59,6 +60,8 @@ def test_each_warp_is_read_once_to_ingest_and_once_to_difference(
     plan = make_plan(job)
     run_tract(plan, listeners=[listen])
     assert files == {file.path: 1 for task in plan.ingest for file in task.files}
+    inputs = [i for r in Ledger(plan.location, "main").read("ingest").values() for i in r.inputs]
+    assert {(item.name, item.checksum) for item in inputs} == {(f, file_checksum(f)) for f in files}
     # Ingest, choice and solution never look at a stored pixel.
     assert {key[0] for key in reads} == {"difference", "coadd"}
     differenced = Counter({key[1:]: n for key, n in reads.items() if key[0] == "difference"})
