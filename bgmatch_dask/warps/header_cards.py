@@ -19,10 +19,10 @@ _KEY = re.compile(r"([A-Z0-9_-]{1,8}) *")
 _WORDS = re.compile(r"HIERARCH ([A-Z0-9_-]+(?: [A-Z0-9_-]+)*) *= ")
 _COMMENTS = frozenset({"", "COMMENT", "HISTORY"})
 _VALUE = re.compile(
-    r" *(?:'((?:[^']|'')*)'|([+-]?\d{1,18})|([+-]?(?:\d+\.\d*|\.\d+)(?:[ED][+-]?\d{1,3})?)|([TF]))"
+    r" *(?:'([^']*)'|([+-]?\d{1,18})|([+-]?(?:\d+\.\d*|\.\d+)(?:[ED][+-]?\d{1,3})?)|([TF]))"
     r" *(?:/.*)?"
 )
-"""Text, whole number, real number or truth, and a comment."""
+"""Text without a quote, whole number, real number or truth, and a comment."""
 
 
 class OddCardError(ValueError):
@@ -119,7 +119,7 @@ def _cards(text: str) -> Iterator[PlainCard]:
 
 
 def _text(text: str, keyword: str) -> str:
-    text = text.replace("''", "'").rstrip()
+    text = text.rstrip()
     if not text or text.endswith("&"):
         # No text and empty text are told apart; a text may go on in the next card.
         raise OddCardError(keyword)

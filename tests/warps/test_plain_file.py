@@ -1,6 +1,7 @@
 """Plain files are read in one pass to what the general reader gives, and only those."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,8 +48,7 @@ def _planes(warp):
 
 def test_both_ways_give_the_same(path, monkeypatch):
     header, warp = read_lsst_header(path), read_lsst_warp(path)
-    with open(path, "rb") as stream:
-        assert warp.checksum == blake3(stream.read()).hexdigest(16)
+    assert warp.checksum == blake3(Path(path).read_bytes()).hexdigest(16)
 
     def never(*_):
         raise OddCardError("none is plain")
@@ -64,14 +64,15 @@ def test_every_byte_counts(path):
     names = ("IMAGE", "VARIANCE", "MASK")
     images, _ = plain_file(path, 10**6).read(names)
     with fits.open(path) as hdus:
-        assert all(np.array_equal(a, hdus[n].data, equal_nan=True) for a, n in zip(images, names))
-    with open(path, "rb") as stream:
-        good = stream.read()
+        assert all(
+            np.array_equal(a, hdus[n].data, equal_nan=True)
+            for a, n in zip(images, names, strict=True)
+        )
+    good = Path(path).read_bytes()
     for at in (len(good) - 5000, len(good) // 2, 2880 * 5):
         bad = bytearray(good)
         bad[at] ^= 4
-        with open(path, "wb") as stream:
-            stream.write(bad)
+        Path(path).write_bytes(bad)
         with pytest.raises(NOT_PLAIN):
             plain_file(path, 10**6).read(names)
         with pytest.raises(InputError) as caught:
@@ -95,15 +96,13 @@ def test_scaled_numbers_are_left_to_the_general_reader(path, card):
 
 def _put_card(path, card):
     """Write a card into the header of the image in place, and drop its sums."""
-    with open(path, "r+b") as stream:
-        data = bytearray(stream.read())
-        start = data.index(b"XTENSION")
-        header = data[start : start + 2 * 2880]
-        for key, text in ((b"CHECKSUM", f"{card:8}= {2.0:>20}"), (b"DATASUM ", "")):
-            at = start + header.index(key)
-            data[at : at + 80] = f"{text:80}".encode()
-        stream.seek(0)
-        stream.write(data)
+    data = bytearray(Path(path).read_bytes())
+    start = data.index(b"XTENSION")
+    header = bytes(data[start : start + 2 * 2880])
+    for key, text in ((b"CHECKSUM", f"{card:8}= {2.0:>20}"), (b"DATASUM ", "")):
+        at = start + header.index(key)
+        data[at : at + 80] = f"{text:80}".encode()
+    Path(path).write_bytes(data)
 
 
 NAMES = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-", min_size=1, max_size=8)
