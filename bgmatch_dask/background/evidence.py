@@ -52,7 +52,7 @@ def evidence_of(solver: SkySolver, theta: Array, visit: int, covariance: Array) 
     penalty, terms, j = system.penalties[visit], prior.terms, prior.to_terms
     cross, own = penalty.cross[:, terms], penalty.trend[np.ix_(terms, terms)]
     jc = j @ covariance
-    between = float((penalty.energy * covariance).sum())
+    between = float(np.vdot(penalty.energy, covariance))
     mixed = float((cross.T * jc).sum())
     trace = between + 2.0 * mixed + float(((own @ j) * jc).sum())
     trace += float((prior.covariance * own).sum())

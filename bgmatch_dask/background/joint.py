@@ -137,8 +137,9 @@ class Joint:
         found = solver.spread(visit, system.rows_at(visit, sy, sx))
         total, gauge = found.variance, int(self.members.gauge_of[visit])
         if gauge in zero:
-            other = zero[gauge][sy * plane.shape[1] + sx]
-            total = total + other.variance - 2.0 * solver.between(found, other)
+            other, at = zero[gauge], sy * plane.shape[1] + sx
+            both = solver.between(found, np.arange(len(at)), other, at)
+            total = total + other.variance[at] - 2.0 * both
         total = np.maximum(total, 0.0) + self._sharp_variance(visit, sy, sx)
         total = self.tuned.noise * (total + self._sharp_variance(gauge, sy, sx))
         pads = [
@@ -170,8 +171,10 @@ class Joint:
         def of_pair(number: int) -> Array:
             own = ends[:, bounds[number] : bounds[number + 1]]
             visits = samples.visit[own[:, 0]]
-            one, other = (spreads[v][at - starts[v]] for v, at in zip(visits, own, strict=True))
-            out: Array = one.variance + other.variance - 2.0 * solver.between(one, other)
+            at_one, at_other = (at - starts[v] for v, at in zip(visits, own, strict=True))
+            one, other = (spreads[v] for v in visits)
+            both = solver.between(one, at_one, other, at_other)
+            out: Array = one.variance[at_one] + other.variance[at_other] - 2.0 * both
             return out
 
         found = each(of_pair, len(first), system.threads)

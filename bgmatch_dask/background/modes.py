@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.background.layout import NodeLayout, box_taps
 from bgmatch_dask.background.penalty import MEMBRANE, PLANE, TREND, Penalty, trend_rows
-from bgmatch_dask.numerics.keys import TAPS
+from bgmatch_dask.numerics.mode_kernels import BeamEnergies, plate_energy, products, tapped
 
 __all__ = ("Modes", "modes_of")
 
@@ -85,12 +85,8 @@ class Modes:
         """Return the smoothness prior of the first ``n`` modes."""
         y, x = _beam(self.ny), _beam(self.nx)
         (hy, hx), ky, kx = self.steps, self.along_y[:n], self.along_x[:n]
-        both_y, both_x = np.ix_(ky, ky), np.ix_(kx, kx)
-        same_y, same_x = (ky[:, np.newaxis] == ky) * 1.0, (kx[:, np.newaxis] == kx) * 1.0
-        energy = y.curvature[both_y] * same_x / hy**4 + same_y * x.curvature[both_x] / hx**4
-        energy += 2.0 * y.slope[both_y] * x.slope[both_x] / (hy * hx) ** 2
-        energy += MEMBRANE * y.slope[both_y] * same_x / hy**2
-        energy += MEMBRANE * same_y * x.slope[both_x] / hx**2
+        energies = (BeamEnergies(b.curvature / h**4, b.slope / h**2) for b, h in ((y, hy), (x, hx)))
+        energy = plate_energy(*energies, ky, kx, MEMBRANE)
         pulls, trend = trend_rows(self.ny, self.nx, self.steps)
         cross = np.stack([(y.shapes.T @ pull @ x.shapes)[ky, kx] for pull in pulls], axis=1)
         return Penalty(hy * hx * energy, cross, trend)
@@ -114,14 +110,12 @@ class Modes:
         ndarray of float64
             ``(n_boxes, n)``.
         """
-        lines = []
+        lines, numbers = [], (self.along_y[:n], self.along_x[:n])
         for axis, beam in enumerate((_beam(self.ny), _beam(self.nx))):
             first, weights = box_taps(layout, visit, axis, low[axis], high[axis])
-            line = np.zeros((len(first), beam.shapes.shape[1]))
-            for tap in range(TAPS):
-                line += weights[:, tap, np.newaxis] * beam.shapes[first + tap]
-            lines.append(line)
-        out: Array = lines[0][:, self.along_y[:n]] * lines[1][:, self.along_x[:n]]
+            count = int(numbers[axis].max(initial=-1)) + 1
+            lines.append(tapped(beam.shapes, first, weights, count))
+        out: Array = products(*lines, *numbers)
         return out
 
 

@@ -12,7 +12,7 @@ the number of sites as it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias
 
@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.background.sky_system import Prior, SkySystem, Strengths
 from bgmatch_dask.errors import MatchError
-from bgmatch_dask.numerics.triangular import inverse_of_factor, solve_lower, subtract_lower
+from bgmatch_dask.numerics.row_products import row_dots
+from bgmatch_dask.numerics.triangular import (
+    inverse_of_factor,
+    solve_lower,
+    solve_rows,
+    subtract_lower,
+)
 
 __all__ = ("SkyFirst", "SkyLast", "SkySolver", "Spread", "factorise", "work_of")
 
@@ -59,10 +65,6 @@ class Spread:
     parts: Array
     """What covariances with those of other visits are made of, ``(n, …)``."""
 
-    def __getitem__(self, at: Array) -> Spread:
-        """Return some of the functions."""
-        return Spread(self.visit, self.variance[at], self.parts[at])
-
 
 @dataclass(frozen=True, eq=False)
 class _Solver:
@@ -93,9 +95,10 @@ class SkyLast(_Solver):
     lower: tuple[Array, ...]
     """``L`` of each visit."""
     to_sky: tuple[Array, ...]
-    """``V`` of each visit, ``(n_modes, n_samples)``."""
+    """``Vᵀ`` of each visit, ``(n_samples, n_modes)``."""
     sky: Array
     """Lower Cholesky factor of ``M``."""
+    _known: dict[int, Array] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -107,8 +110,8 @@ class SkyLast(_Solver):
             w, rows = np.sqrt(weights[system.own(v)])[:, np.newaxis], system.rows[v]
             heavy = w * rows
             lower = _cholesky(heavy.T @ heavy + priors[v].matrix)
-            to_sky = solve_lower(lower, (w * heavy).T)
-            return lower, to_sky, to_sky.T @ to_sky
+            to_sky = solve_rows(lower, w * heavy)
+            return lower, to_sky, to_sky @ to_sky.T
 
         found = system.each(factor)
         samples = system.samples
@@ -130,27 +133,25 @@ class SkyLast(_Solver):
         ]
         right = samples.of_sites(self.weights * needed)
         for v, half in enumerate(halves):
-            right[samples.site[system.own(v)]] -= self.to_sky[v].T @ half
+            right[samples.site[system.own(v)]] -= self.to_sky[v] @ half
         sky = solve_lower(self.sky, solve_lower(self.sky, right), transposed=True)
 
         def back(v: int) -> Array:
-            half = halves[v] - self.to_sky[v] @ sky[samples.site[system.own(v)]]
+            half = halves[v] - self.to_sky[v].T @ sky[samples.site[system.own(v)]]
             return solve_lower(self.lower[v], half, transposed=True)
 
         return np.concatenate(system.each(back))
 
     def spread(self, visit: int, rows: Array) -> Spread:
         """Return how well linear functions of a visit's modes are known."""
-        half = solve_lower(self.lower[visit], rows.T)
-        moved = np.zeros((self.system.samples.n_sites, len(rows)))
-        moved[self._sites(visit)] = self.to_sky[visit].T @ half
-        shared = solve_lower(self.sky, moved)
-        variance = (half**2).sum(axis=0) + (shared**2).sum(axis=0)
-        return Spread(visit, variance, np.ascontiguousarray(shared.T))
+        half = solve_rows(self.lower[visit], rows)
+        shared = rows @ self._to_site(visit).T
+        variance = _squares(half) + _squares(shared)
+        return Spread(visit, variance, shared)
 
-    def between(self, one: Spread, other: Spread) -> Array:
-        """Return the covariance of functions of two visits, which comes with the sky."""
-        out: Array = np.einsum("ij,ij->i", one.parts, other.parts)
+    def between(self, one: Spread, at_one: Index, other: Spread, at_other: Index) -> Array:
+        """Return the covariance of some functions of two visits, which comes with the sky."""
+        out: Array = row_dots(one.parts, at_one, other.parts, at_other)
         return out
 
     def covariances(self) -> list[Array]:
@@ -158,12 +159,19 @@ class SkyLast(_Solver):
         return self.system.each(self._covariance)
 
     def _covariance(self, visit: int) -> Array:
-        lower, to_sky = self.lower[visit], self.to_sky[visit]
-        moved = np.zeros((self.system.samples.n_sites, len(lower)))
-        moved[self._sites(visit)] = solve_lower(lower, to_sky, transposed=True).T
-        shared = solve_lower(self.sky, moved)
-        out: Array = inverse_of_factor(lower) + shared.T @ shared
+        shared = self._to_site(visit)
+        out = inverse_of_factor(self.lower[visit])
+        out += shared.T @ shared
         return out
+
+    def _to_site(self, visit: int) -> Array:
+        """Return what errors of the sky do to the modes of a visit, ``(n_sites, n_modes)``."""
+        if visit not in self._known:
+            moved = np.zeros((self.system.samples.n_sites, len(self.lower[visit])))
+            own = solve_rows(self.lower[visit], self.to_sky[visit], transposed=True)
+            moved[self._sites(visit)] = own
+            self._known[visit] = solve_lower(self.sky, moved)
+        return self._known[visit]
 
     def _sites(self, visit: int) -> Index:
         return self.system.samples.site[self.system.own(visit)]
@@ -220,13 +228,15 @@ class SkyFirst(_Solver):
     def spread(self, visit: int, rows: Array) -> Spread:
         """Return how well linear functions of a visit's modes are known."""
         mine = self._mine(visit)
-        variance = np.einsum("ij,ij->i", rows @ self.inverse[mine, mine], rows)
-        return Spread(visit, variance, rows)
+        every, images = np.arange(len(rows)), rows @ self.inverse[mine, mine]
+        return Spread(visit, row_dots(images, every, rows, every), rows)
 
-    def between(self, one: Spread, other: Spread) -> Array:
-        """Return the covariance of functions of two visits."""
+    def between(self, one: Spread, at_one: Index, other: Spread, at_other: Index) -> Array:
+        """Return the covariance of some functions of two visits."""
         joint = self.inverse[self._mine(one.visit), self._mine(other.visit)]
-        out: Array = np.einsum("ij,ij->i", one.parts @ joint, other.parts)
+        out: Array = row_dots(
+            one.parts[at_one] @ joint, np.arange(len(at_one)), other.parts, at_other
+        )
         return out
 
     def covariances(self) -> list[Array]:
@@ -236,6 +246,12 @@ class SkyFirst(_Solver):
 
     def _mine(self, visit: int) -> slice:
         return slice(*self.system.starts[visit : visit + 2])
+
+
+def _squares(rows: Array) -> Array:
+    every = np.arange(len(rows))
+    out: Array = row_dots(rows, every, rows, every)
+    return out
 
 
 def _cholesky(matrix: Array) -> Array:

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cython_blas, cython_lapack
 
-__all__ = ("inverse_of_factor", "solve_lower", "subtract_lower")
+__all__ = ("inverse_of_factor", "solve_lower", "solve_rows", "subtract_lower")
 
 Array = NDArray[np.float64]
+
+_BLOCK = 32
 
 
 def solve_lower(lower: Array, right: Array, *, transposed: bool = False) -> Array:
@@ -55,6 +57,36 @@ def solve_lower(lower: Array, right: Array, *, transposed: bool = False) -> Arra
     return out
 
 
+def solve_rows(lower: Array, rows: Array, *, transposed: bool = False) -> Array:
+    """Return ``L⁻¹ r`` of every row ``r``, or ``L⁻ᵀ r``; as `solve_lower`, without transposing.
+
+    Parameters
+    ----------
+    lower, transposed
+        As in `solve_lower`.
+    rows
+        Right-hand sides, float64 ``(k, n)``.
+
+    Returns
+    -------
+    ndarray of float64
+        A new array ``(k, n)``.
+    """
+    n = _size(lower)
+    out: Array = np.array(rows, np.float64, order="C")
+    if out.ndim != 2 or out.shape[1] != n:  # noqa: PLR2004
+        message = f"{out.shape} right-hand sides do not fit {n} equations"
+        raise ValueError(message)
+    if out.size:
+        # Columns to BLAS, to which L is an upper triangle: R ← L⁻¹ R.
+        _TRSM(
+            *(b"L", b"U", b"N" if transposed else b"T", b"N"),
+            *(_int(n), _int(len(out)), ctypes.byref(ctypes.c_double(1.0))),
+            *(_data(lower), _int(n), _data(out), _int(n)),
+        )
+    return out
+
+
 def inverse_of_factor(lower: Array) -> Array:
     """Return ``(L Lᵀ)⁻¹``, float64 ``(n, n)``, whole; ``lower`` is as in `solve_lower`."""
     n = _size(lower)
@@ -65,8 +97,19 @@ def inverse_of_factor(lower: Array) -> Array:
     if info.value:
         message = f"LAPACK's dpotri returned {info.value}"
         raise np.linalg.LinAlgError(message)
-    whole: Array = np.tril(out) + np.tril(out, -1).T
-    return whole
+    _mirror(out)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _mirror(matrix: Array) -> None:
+    """Copy what is below the diagonal above it, block by block to stay in the cache."""
+    n = len(matrix)
+    for top in range(0, n, _BLOCK):
+        for left in range(0, top + 1, _BLOCK):
+            for i in range(top, min(top + _BLOCK, n)):
+                for j in range(left, min(left + _BLOCK, i)):
+                    matrix[j, i] = matrix[i, j]
 
 
 @numba.njit(cache=True, nogil=True)

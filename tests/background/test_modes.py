@@ -94,4 +94,6 @@ def test_both_orders_of_taking_out_the_sky_are_the_same_solution(counts):
     at = np.arange(5)
     a, b = ([s.spread(v, system.rows_at(v, at, 0 * at)) for v in (0, 1)] for s in (last, first))
     np.testing.assert_allclose(a[0].variance, b[0].variance, rtol=1e-7)
-    np.testing.assert_allclose(last.between(*a), first.between(*b), atol=1e-8)
+    some = (np.array([0, 3, 4]), np.array([1, 3, 0]))
+    both = [s.between(pair[0], some[0], pair[1], some[1]) for s, pair in ((last, a), (first, b))]
+    np.testing.assert_allclose(*both, atol=1e-8)

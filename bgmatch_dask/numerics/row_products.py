@@ -1,0 +1,38 @@
+"""Kernel for products of rows, without copies of the rows."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ("row_dots",)
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def row_dots(one: Array, at_one: Index, other: Array, at_other: Index) -> Array:
+    """Return ``Σ_j one[at_one, j] · other[at_other, j]``.
+
+    Parameters
+    ----------
+    one, other
+        Rows, float64 ``(n, m)`` and ``(k, m)``.
+    at_one, at_other
+        Which rows meet, ``(p,)``.
+
+    Returns
+    -------
+    ndarray of float64
+        ``(p,)``.
+    """
+    out = np.empty(at_one.size)
+    for i in range(at_one.size):
+        a, b = one[at_one[i]], other[at_other[i]]
+        total = 0.0
+        for j in range(a.size):
+            total += a[j] * b[j]
+        out[i] = total
+    return out
