@@ -23,6 +23,7 @@ from bgmatch_dask.background.sky_system import SkySystem, Strengths, build_syste
 from bgmatch_dask.background.smoothing_strength import Tuned, draft, tune
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.geometry import SuperpixelGrid
+from bgmatch_dask.numerics.tap_kernels import apply
 
 __all__ = ("Joint", "Members", "draft_strengths", "fit_joint", "gauge_of")
 
@@ -92,7 +93,7 @@ class Joint:
     def prediction(self) -> Array:
         """Return the modelled differences."""
         surfaces = [self.surface(v).ravel() for v in range(len(self.members.planes))]
-        out: Array = self.tuned.data.taps @ np.concatenate(surfaces)
+        out: Array = apply(self.tuned.data.taps, np.concatenate(surfaces))
         return out
 
     def nodes(self) -> tuple[Array, ...]:

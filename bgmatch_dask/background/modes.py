@@ -85,8 +85,9 @@ class Modes:
         """Return the smoothness prior of the first ``n`` modes."""
         y, x = _beam(self.ny), _beam(self.nx)
         (hy, hx), ky, kx = self.steps, self.along_y[:n], self.along_x[:n]
-        energies = (BeamEnergies(b.curvature / h**4, b.slope / h**2) for b, h in ((y, hy), (x, hx)))
-        energy = plate_energy(*energies, ky, kx, MEMBRANE)
+        along_y = BeamEnergies(y.curvature / hy**4, y.slope / hy**2)
+        along_x = BeamEnergies(x.curvature / hx**4, x.slope / hx**2)
+        energy = plate_energy(along_y, along_x, ky, kx, MEMBRANE)
         pulls, trend = trend_rows(self.ny, self.nx, self.steps)
         cross = np.stack([(y.shapes.T @ pull @ x.shapes)[ky, kx] for pull in pulls], axis=1)
         return Penalty(hy * hx * energy, cross, trend)
@@ -115,7 +116,7 @@ class Modes:
             first, weights = box_taps(layout, visit, axis, low[axis], high[axis])
             count = int(numbers[axis].max(initial=-1)) + 1
             lines.append(tapped(beam.shapes, first, weights, count))
-        out: Array = products(*lines, *numbers)
+        out: Array = products(lines[0], lines[1], *numbers)
         return out
 
 

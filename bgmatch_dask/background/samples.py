@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.geometry import SuperpixelGrid
+from bgmatch_dask.numerics.site_offsets import site_offsets
 
 __all__ = ("Samples", "gather")
 
@@ -21,7 +22,6 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 _ROUNDING = 1e-15
-_MAX_ITERATIONS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,38 +86,12 @@ class Samples:
         -------
         ndarray of float64
             Least-squares values, exact where the differences of a site close.
-
-        Notes
-        -----
-        Conjugate gradients on the graph of each site, all sites at once; as many steps as the
-        largest site has visits at most, and one where every visit meets every other.
         """
-        n, h, v = len(self), self.at_hub, self.at_visit
         weight = np.ones(len(difference)) if trust is None else trust
-        degree = _sums(v, weight, n) + _sums(h, weight, n)
-
-        def gather_ends(flow: Array) -> Array:
-            return _sums(v, flow, n) - _sums(h, flow, n)
-
-        x: Array = np.zeros(n)
-        rest: Array = gather_ends(weight * difference)
-        goal = tolerance**2 * self.of_sites(rest**2)
-        direction, before = np.zeros(n), np.ones(self.n_sites)
-        for _ in range(_MAX_ITERATIONS):
-            open_ = self.of_sites(rest**2) > goal
-            if not open_.any():
-                break
-            z = rest / degree
-            now = self.of_sites(rest * z)
-            growth = np.where(open_, now / before, 0.0)
-            direction = z + growth[self.site] * direction if direction.any() else z
-            product = gather_ends(weight * (direction[v] - direction[h]))
-            bend = self.of_sites(direction * product)
-            step = np.where(open_ & (bend > 0), now / np.where(bend > 0, bend, 1.0), 0.0)
-            x += step[self.site] * direction
-            rest = rest - step[self.site] * product
-            before = np.where(now > 0, now, 1.0)
-        return x - (self.of_sites(x) / self.of_sites(np.ones(n)))[self.site]
+        found: Array = site_offsets(
+            difference, weight, self.at_hub, self.at_visit, self.site, self.n_sites, tolerance
+        )
+        return found
 
 
 def gather(observations: Observations, n_visits: int, grid: SuperpixelGrid) -> Samples:

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.background.sky_system import Prior, SkySystem, Strengths
 from bgmatch_dask.errors import MatchError
-from bgmatch_dask.numerics.row_products import row_dots
+from bgmatch_dask.numerics.row_products import row_dots, scaled_rows
 from bgmatch_dask.numerics.triangular import (
+    factor_lower,
     inverse_of_factor,
     solve_lower,
     solve_rows,
@@ -79,6 +80,10 @@ class _Solver:
     priors: tuple[Prior, ...]
     """Prior of each visit."""
 
+    def belongs_to(self, system: SkySystem, weights: Array) -> bool:
+        """Whether these are the equations of a system with some weights."""
+        return self.system is system and np.array_equal(self.weights, weights)
+
     def pulled(self, needed: Array, theta: Array) -> list[Array]:
         """Return the right-hand side of every visit: what is needed, less what the prior pulls."""
         system, weighted, parts = self.system, self.weights * needed, self.system.split(theta)
@@ -109,7 +114,7 @@ class SkyLast(_Solver):
         def factor(v: int) -> tuple[Array, Array, Array]:
             w, rows = np.sqrt(weights[system.own(v)])[:, np.newaxis], system.rows[v]
             heavy = w * rows
-            lower = _cholesky(heavy.T @ heavy + priors[v].matrix)
+            lower = factor_lower(heavy.T @ heavy + priors[v].matrix)
             to_sky = solve_rows(lower, w * heavy)
             return lower, to_sky, to_sky @ to_sky.T
 
@@ -119,7 +124,7 @@ class SkyLast(_Solver):
         for v, part in enumerate(found):
             subtract_lower(matrix, samples.site[system.own(v)], part[2])
         lower, to_sky = tuple(f[0] for f in found), tuple(f[1] for f in found)
-        return cls(system, weights, strengths, priors, lower, to_sky, _cholesky(matrix))
+        return cls(system, weights, strengths, priors, lower, to_sky, factor_lower(matrix))
 
     def step(self, needed: Array, theta: Array) -> Array:
         """Return the change of all modes that fits what the samples still need.
@@ -181,36 +186,29 @@ class SkyLast(_Solver):
 class SkyFirst(_Solver):
     """The sky is taken out of every site, and what is left is solved for all visits at once."""
 
+    data: Array
+    """Lower triangle of the system of all modes, without priors."""
     lower: Array
-    """Lower Cholesky factor of the system of all modes."""
+    """Lower Cholesky factor of the system."""
 
     @classmethod
     def of(
-        cls, system: SkySystem, weights: Array, strengths: Strengths, priors: tuple[Prior, ...]
+        cls,
+        system: SkySystem,
+        weights: Array,
+        strengths: Strengths,
+        priors: tuple[Prior, ...],
+        like: _Solver | None = None,
     ) -> SkyFirst:
-        """Factorise."""
-        samples, starts = system.samples, system.starts
-        share = weights / np.sqrt(samples.of_sites(weights))[samples.site]
-        matrix = np.zeros((starts[-1], starts[-1]))
-
-        def column(v: int) -> None:
-            own, mine = system.own(v), slice(starts[v], starts[v + 1])
-            rows, site = system.rows[v], samples.site[own]
-            # Rounding can make it less than nothing where a visit is alone.
-            left = np.sqrt(np.maximum(weights[own] - share[own] ** 2, 0.0))
-            heavy = left[:, np.newaxis] * rows
-            matrix[mine, mine] = heavy.T @ heavy + priors[v].matrix
-            place = np.full(samples.n_sites, -1)
-            place[site] = np.arange(len(site))
-            scaled = share[own, np.newaxis] * rows
-            for u in range(v):
-                at = place[samples.site[system.own(u)]]
-                both = at >= 0
-                other = system.rows[u][both] * share[system.own(u)][both, np.newaxis]
-                matrix[mine, starts[u] : starts[u + 1]] = -(scaled[at[both]].T @ other)
-
-        system.each(column)
-        return cls(system, weights, strengths, priors, _cholesky(matrix))
+        """Factorise; ``like`` is a solution whose strengths alone are other ones."""
+        if isinstance(like, SkyFirst) and like.belongs_to(system, weights):
+            data = like.data
+        else:
+            data = _without_sky(system, weights)
+        matrix, starts = data.copy(), system.starts
+        for v, prior in enumerate(priors):
+            matrix[starts[v] : starts[v + 1], starts[v] : starts[v + 1]] += prior.matrix
+        return cls(system, weights, strengths, priors, data, factor_lower(matrix))
 
     def step(self, needed: Array, theta: Array) -> Array:
         """Return the change of all modes that fits what the samples still need."""
@@ -254,16 +252,52 @@ def _squares(rows: Array) -> Array:
     return out
 
 
-def _cholesky(matrix: Array) -> Array:
-    out: Array = np.linalg.cholesky(matrix).astype(np.float64, copy=False)
-    return out
+def _without_sky(system: SkySystem, weights: Array) -> Array:
+    """Return the lower triangle of the equations of all modes, with the sky taken out."""
+    samples, starts = system.samples, system.starts
+    share = weights / np.sqrt(samples.of_sites(weights))[samples.site]
+    matrix, minus, n = np.zeros((starts[-1], starts[-1])), -share, len(system.rows)
+
+    def column(number: int) -> None:
+        v = n - 1 - number
+        own, mine = system.own(v), slice(starts[v], starts[v + 1])
+        rows, site = system.rows[v], samples.site[own]
+        # Rounding can make it less than nothing where a visit is alone.
+        left = np.sqrt(np.maximum(weights[own] - share[own] ** 2, 0.0))
+        heavy = scaled_rows(rows, np.arange(len(rows)), left)
+        matrix[mine, mine] = heavy.T @ heavy
+        place = np.full(samples.n_sites, -1)
+        place[site] = np.arange(len(site))
+        for u in range(v):
+            at = place[samples.site[system.own(u)]]
+            both = np.flatnonzero(at >= 0)
+            one = scaled_rows(rows, at[both], share[own])
+            other = scaled_rows(system.rows[u], both, minus[system.own(u)])
+            matrix[mine, starts[u] : starts[u + 1]] = one.T @ other
+
+    # The last visits meet most others: they begin.
+    system.each(column)
+    return matrix
 
 
 SkySolver: TypeAlias = SkyLast | SkyFirst
 
 
-def factorise(system: SkySystem, weights: Array, strengths: Strengths) -> SkySolver:
+def factorise(
+    system: SkySystem, weights: Array, strengths: Strengths, like: SkySolver | None = None
+) -> SkySolver:
     """Factorise the equations, in the order that is less work.
+
+    Parameters
+    ----------
+    system
+        The equations.
+    weights
+        Weight of each sample.
+    strengths
+        Strengths of the priors.
+    like
+        A solution; where it has the same weights, its sums over samples are used again.
 
     Raises
     ------
@@ -281,7 +315,7 @@ def factorise(system: SkySystem, weights: Array, strengths: Strengths) -> SkySol
     try:
         if last <= first:
             return SkyLast.of(system, weights, strengths, priors)
-        return SkyFirst.of(system, weights, strengths, priors)
+        return SkyFirst.of(system, weights, strengths, priors, like)
     except np.linalg.LinAlgError as error:
         raise MatchError(
             "solve-singular",

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from bgmatch_dask.background.evidence import Evidence, evidence_of
 from bgmatch_dask.background.layout import taps
@@ -27,7 +26,7 @@ from bgmatch_dask.background.sky_solvers import SkySolver, factorise
 from bgmatch_dask.background.sky_system import SkySystem, Strengths
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.background.strength_steps import BOUNDS, next_strengths
-from bgmatch_dask.numerics.tap_kernels import as_matrix
+from bgmatch_dask.numerics.tap_kernels import TapRows, apply
 
 __all__ = ("MOST_MODES", "Tuned", "draft", "tune")
 
@@ -68,7 +67,7 @@ class Data:
 
     observations: Observations
     """Observations whose ends all have a number."""
-    taps: sparse.csr_matrix
+    taps: TapRows
     """Operator from the nodes to them."""
     systematic: float
     """Variance of every sample beyond photon noise."""
@@ -202,7 +201,7 @@ def _data(system: SkySystem, observations: Observations) -> Data:
     """Return the differences, all of which are trusted."""
     return Data(
         observations,
-        as_matrix(taps(observations, system.layout), system.layout.n_nodes),
+        taps(observations, system.layout),
         0.0,
         np.ones(len(system.samples)),
         np.ones(len(observations)),
@@ -299,13 +298,13 @@ def _solve(
     rough: bool = False,
 ) -> Tuned:
     weights = _base(system, data) * data.trust
-    solver = factorise(system, weights, strengths)
+    solver = factorise(system, weights, strengths, None if start is None else start.solver)
     value, theta = data.observations.value, np.zeros(int(system.starts[-1]))
     if start is not None:
         theta = system.moved(start.theta, start.solver.system)
 
     def needs(theta: Array) -> Array:
-        rest = value - data.taps @ system.on_nodes(theta)
+        rest = value - apply(data.taps, system.on_nodes(theta))
         return system.samples.needed(rest, data.pair_trust)
 
     # Samples have one mean box each; what pairs see in their own boxes is corrected for.
@@ -360,7 +359,7 @@ def _reweighted(tuned: Tuned, config: SolveConfig) -> Data:
     z = left / sigma
     # A fit that follows the data leaves less than noise, which makes nothing an outlier.
     trust = redescending_weights(z / max(robust_scale(z), _LEAST_SCALE), config.huber)
-    rest = observations.value - data.taps @ system.on_nodes(tuned.theta)
+    rest = observations.value - apply(data.taps, system.on_nodes(tuned.theta))
     needed = samples.needed(rest, data.pair_trust)
     apart = rest - (needed[samples.at_visit] - needed[samples.at_hub])
     spread = np.sqrt(tuned.noise / observations.unit * (observations.photon + 2 * data.systematic))

@@ -1,4 +1,4 @@
-"""Kernel for products of rows, without copies of the rows."""
+"""Kernels for products of rows, with as few copies of the rows as can be."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("row_dots",)
+__all__ = ("row_dots", "scaled_rows")
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -35,4 +35,30 @@ def row_dots(one: Array, at_one: Index, other: Array, at_other: Index) -> Array:
         for j in range(a.size):
             total += a[j] * b[j]
         out[i] = total
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def scaled_rows(rows: Array, at: Index, scale: Array) -> Array:
+    """Return ``scale[at] · rows[at]``.
+
+    Parameters
+    ----------
+    rows
+        float64 ``(n, m)``.
+    at
+        Which of them, ``(k,)``.
+    scale
+        Factor of every row, ``(n,)``.
+
+    Returns
+    -------
+    ndarray of float64
+        ``(k, m)``.
+    """
+    out = np.empty((at.size, rows.shape[1]))
+    for i in range(at.size):
+        line, row, factor = out[i], rows[at[i]], scale[at[i]]
+        for j in range(row.size):
+            line[j] = factor * row[j]
     return out

@@ -11,11 +11,10 @@ from typing import NamedTuple
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from bgmatch_dask.numerics.keys import TAPS
 
-__all__ = ("TapRows", "apply", "as_matrix")
+__all__ = ("TapRows", "apply")
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -62,21 +61,3 @@ def apply(rows: TapRows, surface: Array) -> Array:
         if rows.hub_first[k] >= 0:
             out[k] -= _average(surface, rows.hub_first[k], rows.hub_stride[k], wx, wy)
     return out
-
-
-def as_matrix(rows: TapRows, n_unknowns: int) -> sparse.csr_matrix:
-    """Return ``A`` as a sparse matrix: for few rows, without the time that kernels need to load."""
-    n, steps = len(rows.visit_first), np.arange(TAPS)
-    weights = rows.y_weights[:, :, np.newaxis] * rows.x_weights[:, np.newaxis, :]
-    columns, values = [], []
-    for first, stride, sign in (
-        (rows.visit_first, rows.visit_stride, 1.0),
-        (rows.hub_first, rows.hub_stride, -1.0),
-    ):
-        known = (first >= 0)[:, np.newaxis, np.newaxis]
-        lines = first[:, np.newaxis] + stride[:, np.newaxis] * steps
-        columns.append(np.where(known, lines[:, :, np.newaxis] + steps, 0).reshape(n, -1))
-        values.append(np.where(known, sign * weights, 0.0).reshape(n, -1))
-    starts = np.arange(n + 1) * (2 * TAPS**2)
-    parts = np.concatenate(values, axis=1).ravel(), np.concatenate(columns, axis=1).ravel()
-    return sparse.csr_matrix((*parts, starts), shape=(n, n_unknowns))

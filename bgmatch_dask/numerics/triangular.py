@@ -16,11 +16,38 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cython_blas, cython_lapack
 
-__all__ = ("inverse_of_factor", "solve_lower", "solve_rows", "subtract_lower")
+__all__ = ("factor_lower", "inverse_of_factor", "solve_lower", "solve_rows", "subtract_lower")
 
 Array = NDArray[np.float64]
 
 _BLOCK = 32
+
+
+def factor_lower(matrix: Array) -> Array:
+    """Return the lower Cholesky factor of a symmetric matrix, in its place.
+
+    Parameters
+    ----------
+    matrix
+        float64 ``(n, n)``, row by row; of which the lower triangle is read and replaced.
+
+    Returns
+    -------
+    ndarray of float64
+        ``matrix`` itself; what is above the diagonal stays as it was.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        When the matrix is not positive definite.
+    """
+    n, info = _size(matrix), ctypes.c_int(0)
+    if n:
+        _POTRF(b"U", _int(n), _data(matrix), _int(n), ctypes.byref(info))
+    if info.value:
+        message = f"The leading minor of order {info.value} is not positive definite"
+        raise np.linalg.LinAlgError(message)
+    return matrix
 
 
 def solve_lower(lower: Array, right: Array, *, transposed: bool = False) -> Array:
@@ -74,7 +101,7 @@ def solve_rows(lower: Array, rows: Array, *, transposed: bool = False) -> Array:
     """
     n = _size(lower)
     out: Array = np.array(rows, np.float64, order="C")
-    if out.ndim != 2 or out.shape[1] != n:  # noqa: PLR2004
+    if out.ndim != 2 or out.shape[1] != n:
         message = f"{out.shape} right-hand sides do not fit {n} equations"
         raise ValueError(message)
     if out.size:
@@ -160,4 +187,5 @@ def _data(values: Array) -> Any:  # noqa: ANN401
 
 
 _TRSM = _function(cython_blas.__pyx_capi__, "dtrsm", 11)
+_POTRF = _function(cython_lapack.__pyx_capi__, "dpotrf", 5)
 _POTRI = _function(cython_lapack.__pyx_capi__, "dpotri", 5)

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bgmatch_dask.numerics.triangular import inverse_of_factor, solve_lower, subtract_lower
+from bgmatch_dask.numerics.triangular import (
+    factor_lower,
+    inverse_of_factor,
+    solve_lower,
+    solve_rows,
+    subtract_lower,
+)
 
 
 def factor(n: int, seed: int = 0) -> np.ndarray:
@@ -30,9 +36,29 @@ def test_solutions_solve_the_equations(n, k, transposed, seed):
         np.testing.assert_allclose(
             solve_lower(lower, right[:, 0], transposed=transposed), out[:, 0], atol=1e-13
         )
+    rows = solve_rows(lower, right.T, transposed=transposed)
+    np.testing.assert_allclose(rows, out.T, atol=1e-13)
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 30])
+@pytest.mark.parametrize("n", [0, 1, 2, 70])
+def test_a_factor_takes_the_place_of_its_matrix(n):
+    lower = factor(n)
+    matrix = lower @ lower.T
+    above = np.triu(matrix, 1)
+    found = factor_lower(matrix)
+    assert found is matrix
+    np.testing.assert_allclose(np.tril(found), lower, atol=1e-10)
+    np.testing.assert_array_equal(np.triu(found, 1), above)
+
+
+def test_what_is_not_positive_definite_has_no_factor():
+    with pytest.raises(np.linalg.LinAlgError, match="order 2"):
+        factor_lower(np.diag([1.0, -1.0, 1.0]))
+    with pytest.raises(ValueError, match="do not fit"):
+        solve_rows(np.eye(3), np.ones((3, 2)))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 30, 70])
 def test_the_inverse_is_whole_and_symmetric(n):
     lower = factor(n)
     inverse = inverse_of_factor(lower)
