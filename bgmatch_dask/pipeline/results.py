@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeAlias
@@ -21,7 +21,7 @@ from bgmatch_dask.pipeline.photometric_ratio import undo_ratio
 from bgmatch_dask.pipeline.warp_offsets import load_warp_offset
 from bgmatch_dask.store import Location, TractStore, open_store
 from bgmatch_dask.store.commit import load_commit
-from bgmatch_dask.store.layout import create_superpixel_array
+from bgmatch_dask.store.layout import write_superpixel_array
 from bgmatch_dask.store.location import faults
 
 __all__ = (
@@ -37,6 +37,8 @@ __all__ = (
     "save_visit_sums",
     "write_arrays",
 )
+
+_REAL = ("float64", np.nan)
 
 Method: TypeAlias = Literal["joint", "per_warp"]
 """How the offsets of a run were found."""
@@ -75,28 +77,32 @@ def save_visit_sums(store: TractStore, sums: Mapping[Visit, SuperpixelSums]) -> 
     path = f"superpixels/{store.spec.kind}"
     with faults(store.location.url, path, "store-write"):
         group = store.group(path)
+        places = _places(store, sums)
         for name in ("mean", "count", "variance"):
-            array = create_superpixel_array(group, name, "float64", np.nan, store.spec)
-            for visit, part in sums.items():
-                array[store.spec.visit_index(str(visit))] = getattr(part, name)
+            planes = ((index, getattr(sums[visit], name)) for index, visit in places)
+            write_superpixel_array(group, name, _REAL, planes, store.spec)
+
+
+def _places(store: TractStore, visits: Iterable[Visit]) -> list[tuple[int, Visit]]:
+    """Return visits with their places on the visit axis, in its order."""
+    return sorted((store.spec.visit_index(str(visit)), visit) for visit in visits)
 
 
 def save_solution(store: TractStore, run: str, solution: Solution) -> None:
     """Store the offsets: nodes for rendering, and maps on the superpixel grid for looking at."""
     with faults(store.location.url, f"match/{run}", "store-write"):
         group = store.group(f"match/{run}")
-        maps = {
-            "offset": create_superpixel_array(group, "offset", "float64", np.nan, store.spec),
-            "offset_variance": create_superpixel_array(
-                group, "offset_variance", "float64", np.nan, store.spec
-            ),
-            "flags": create_superpixel_array(group, "flags", "uint8", 0, store.spec),
-        }
-        for visit, offset in solution.offsets.items():
-            index = store.spec.visit_index(str(visit))
-            maps["offset"][index] = at_superpixels(offset)
-            maps["offset_variance"][index] = offset.variance
-            maps["flags"][index] = offset.flags
+        places = _places(store, solution.offsets)
+        maps: tuple[tuple[str, tuple[str, float], Callable[[Offset], NDArray[Any]]], ...] = (
+            ("offset", _REAL, at_superpixels),
+            ("offset_variance", _REAL, lambda offset: offset.variance),
+            ("flags", ("uint8", 0), lambda offset: offset.flags),
+        )
+        for name, kind, plane_of in maps:
+            planes = ((index, plane_of(solution.offsets[visit])) for index, visit in places)
+            write_superpixel_array(group, name, kind, planes, store.spec)
+        for index, visit in places:
+            offset = solution.offsets[visit]
             arrays: dict[str, NDArray[Any]] = {
                 "pitch": np.array(offset.pitch, np.int64),
                 "bin_size": np.array(store.spec.bin_size, np.int64),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from bgmatch_dask.errors import StoreError
@@ -30,7 +32,11 @@ __all__ = (
     "read_spec",
     "restore_tract",
     "spec_to_json",
+    "write_superpixel_array",
 )
+
+_TOGETHER = 32
+"""Planes on superpixels that are written in one call."""
 
 SCHEMA = 1
 """Version of the layout; readers refuse others."""
@@ -242,6 +248,31 @@ def create_superpixel_array(
         dimension_names=("visit", "sy", "sx"),
         overwrite=True,
     )
+
+
+def write_superpixel_array(
+    group: zarr.Group,
+    name: str,
+    kind: tuple[str, float],
+    planes: Iterable[tuple[int, NDArray[Any]]],
+    spec: TractSpec,
+) -> None:
+    """Make one (visit, sy, sx) array of a dtype and fill value, and write its planes.
+
+    Parameters
+    ----------
+    group, name, kind, spec
+        As for `create_superpixel_array`.
+    planes
+        Index and plane ``(sy, sx)`` of visits, by index; those of others stay empty.
+    """
+    array = create_superpixel_array(group, name, *kind, spec)
+    # A call of Zarr costs more than a plane: many go together, but not all of a deep tract.
+    for first, some in groupby(planes, key=lambda plane: plane[0] - plane[0] % _TOGETHER):
+        slab = np.full((_TOGETHER, *spec.grid.shape), kind[1], kind[0])
+        for index, plane in some:
+            slab[index - first] = plane
+        array[first : first + _TOGETHER] = slab[: len(spec.visits) - first]
 
 
 def _create_planes(

@@ -18,6 +18,7 @@ from bgmatch_dask.store.layout import (
     create_superpixel_array,
     restore_tract,
     spec_to_json,
+    write_superpixel_array,
 )
 
 CARDS = (("CTYPE1", "RA---TAN"), ("CRVAL1", 150.1), ("CDELT1", -5.555555555555556e-05), ("N", 2))
@@ -203,3 +204,18 @@ def test_a_store_that_was_moved_opens_at_its_new_place(place, tmp_path):
     create_tract(place, _spec())
     shutil.move(place.local_path, tmp_path / "moved.zarr")
     assert read_spec(Location.of(str(tmp_path / "moved.zarr"))) == _spec()
+
+
+def test_planes_on_superpixels_go_to_their_visits(tmp_path):
+    visits = tuple(str(v) for v in range(70))
+    spec = _spec(visits=visits)
+    group = zarr.open_group(tmp_path / "s.zarr", mode="w")
+    planes = {v: np.full(spec.grid.shape, float(v)) for v in (0, 31, 32, 69)}
+    write_superpixel_array(group, "mean", ("float64", np.nan), planes.items(), spec)
+    found = group["mean"][:]
+    twin = np.full(found.shape, np.nan)
+    for visit, plane in planes.items():
+        twin[visit] = plane
+    np.testing.assert_array_equal(found, twin)
+    chunks = {p.name for p in (tmp_path / "s.zarr" / "mean" / "c").iterdir()}
+    assert chunks == {"0", "31", "32", "69"}
