@@ -258,6 +258,7 @@ def _smoothest(tuned: Tuned) -> Tuned:
     make it too weak for the rest; generalised cross-validation, ``Σ w r² / (n − freedom)²``,
     asks for prediction alone (Golub, Heath and Wahba 1979, Technometrics 21, 215).
     """
+    scores = [tuned.score]
     for _ in range(_MAX_STRONGER):
         smoothing = np.minimum(_STRONGER * tuned.strengths.smoothing, BOUNDS[1])
         if np.array_equal(smoothing, tuned.strengths.smoothing):
@@ -267,6 +268,10 @@ def _smoothest(tuned: Tuned) -> Tuned:
         if other.noise == 0.0 or other.score >= tuned.score:
             break
         tuned = other
+        scores.append(tuned.score)
+        # Along the strength the score is a valley: a next step as bent as the last two goes up.
+        if len(scores) > _FEW and np.diff(scores, 2)[-1] > scores[-2] - scores[-1]:
+            break
     return tuned
 
 
