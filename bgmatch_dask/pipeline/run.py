@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -295,7 +295,7 @@ def _products(written: Sequence[Written]) -> dict[str, str]:
     """Return one checksum over the checksums of all objects, by their top group."""
     groups = Counter(item.name.split("/")[0] for item in written)
     return {
-        group: digest_of(sorted(astuple(w) for w in written if w.name.split("/")[0] == group))
+        group: digest_of(sorted(w.row for w in written if w.name.split("/")[0] == group))
         for group in sorted(groups)
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -102,7 +102,7 @@ class Ingested:
     def pixels_of(self, visit: str, patch: int) -> str:
         """Return the digest of the stored pixels of a warp."""
         written = self.receipts[f"{visit}/{patch}"].written
-        pixels = [astuple(item) for item in written if not item.name.startswith("superpixels/")]
+        pixels = [item.row for item in written if not item.name.startswith("superpixels/")]
         return digest_of(pixels)
 
 

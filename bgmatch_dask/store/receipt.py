@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from bgmatch_dask.errors import Rejected
@@ -33,7 +33,7 @@ class Basis:
 
     def __str__(self) -> str:
         """Return the four parts as one word."""
-        return "/".join(astuple(self))
+        return f"{self.inputs}/{self.settings}/{self.code}/{self.upstream}"
 
     @classmethod
     def parse(cls, text: str) -> Basis:
@@ -81,7 +81,7 @@ class Receipt:
     @property
     def content(self) -> str:
         """Digest of what the unit left in the store; empty when it left nothing."""
-        return digest_of([astuple(item) for item in self.written]) if self.written else ""
+        return digest_of([item.row for item in self.written]) if self.written else ""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON types."""
@@ -89,8 +89,8 @@ class Receipt:
             **{item.name: getattr(self, item.name) for item in fields(self)},
             "figures": dict(self.figures),
             "rejected": [asdict(item) for item in self.rejected],
-            "inputs": [astuple(item) for item in self.inputs],
-            "written": [astuple(item) for item in self.written],
+            "inputs": [item.row for item in self.inputs],
+            "written": [item.row for item in self.written],
         }
 
     @classmethod

@@ -65,6 +65,11 @@ class Written:
     checksum: str
     """Checksum of the bytes, see `checksum`."""
 
+    @property
+    def row(self) -> tuple[str, int, str]:
+        """All of it, as records list it."""
+        return self.name, self.size, self.checksum
+
 
 @dataclass(slots=True)
 class Traffic:
