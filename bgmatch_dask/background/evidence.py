@@ -34,7 +34,7 @@ class Evidence:
     """Their variances, in units of the noise."""
 
 
-def evidence_of(solver: SkySolver, theta: Array, visit: int, covariance: Array) -> Evidence:
+def evidence_of(solver: SkySolver, theta: Array, visit: int) -> Evidence:
     """Return what a visit says.
 
     Parameters
@@ -45,10 +45,8 @@ def evidence_of(solver: SkySolver, theta: Array, visit: int, covariance: Array) 
         Modes of all visits.
     visit
         The visit.
-    covariance
-        Of its modes, in units of the noise, ``(n_modes, n_modes)``.
     """
-    system, prior = solver.system, solver.priors[visit]
+    system, prior, covariance = solver.system, solver.priors[visit], solver.covariance(visit, visit)
     penalty, terms, j = system.penalties[visit], prior.terms, prior.to_terms
     cross, own = penalty.cross[:, terms], penalty.trend[np.ix_(terms, terms)]
     jc = j @ covariance

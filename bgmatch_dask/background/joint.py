@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bgmatch_dask.background.grid_covariance import GridLines, covariance_on_grid
 from bgmatch_dask.background.layout import (
     GUARD,
     NodeLayout,
@@ -18,7 +18,6 @@ from bgmatch_dask.background.layout import (
 from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.background.samples import gather
 from bgmatch_dask.background.sharp_light import SharpLight, find_sharp_light
-from bgmatch_dask.background.sky_solvers import Spread
 from bgmatch_dask.background.sky_system import SkySystem, Strengths, build_system, each
 from bgmatch_dask.background.smoothing_strength import Tuned, draft, tune
 from bgmatch_dask.background.solution import SolveConfig
@@ -115,32 +114,28 @@ class Joint:
     def variances(self) -> tuple[Array, ...]:
         """Return the variance of every unknown offset on the superpixels ``(sy, sx)``."""
         system, n = self.tuned.solver.system, self.members.n_unknown
-        moving = [g for g in range(n, len(self.members.planes)) if not system.rigid[g]]
-        zero = dict(zip(moving, map(self._spread_of_gauge, moving), strict=True))
-        return tuple(system.each(lambda v: self._variance(v, zero), n))
+        return tuple(system.each(self._variance, n))
 
-    def _spread_of_gauge(self, gauge: int) -> Spread:
-        """Return how well the surface of a gauge is known on all superpixels."""
-        layout, solver = self.layout, self.tuned.solver
-        sy, sx = (a.ravel() for a in np.indices(layout.grid.shape))
-        # Beyond its nodes the surface of the gauge is constant.
-        w, pitch = layout.windows[gauge], layout.pitch
-        y = np.clip(sy, (w.y0 + 1 - GUARD) * pitch, (w.y0 + w.ny - 2 - GUARD) * pitch)
-        x = np.clip(sx, (w.x0 + 1 - GUARD) * pitch, (w.x0 + w.nx - 2 - GUARD) * pitch)
-        return solver.spread(gauge, solver.system.rows_at(gauge, y, x))
+    def _gauge_on_grid(self, gauge: int, rows: Index, columns: Index) -> GridLines:
+        """Return the modes of a gauge on some superpixels; it is constant beyond its nodes."""
+        w, pitch = self.layout.windows[gauge], self.layout.pitch
+        y = np.clip(rows, (w.y0 + 1 - GUARD) * pitch, (w.y0 + w.ny - 2 - GUARD) * pitch)
+        x = np.clip(columns, (w.x0 + 1 - GUARD) * pitch, (w.x0 + w.nx - 2 - GUARD) * pitch)
+        return self.tuned.solver.system.on_grid(gauge, y, x)
 
-    def _variance(self, visit: int, zero: Mapping[int, Spread]) -> Array:
+    def _variance(self, visit: int) -> Array:
         plane = self.members.planes[visit]
         ys, xs = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
         rows, columns = np.arange(ys[0], ys[-1] + 1), np.arange(xs[0], xs[-1] + 1)
+        solver, gauge = self.tuned.solver, int(self.members.gauge_of[visit])
+        own = solver.system.on_grid(visit, rows, columns)
+        total = covariance_on_grid(own, own, solver.covariance(visit, visit))
+        if not solver.system.rigid[gauge]:
+            zero = self._gauge_on_grid(gauge, rows, columns)
+            total += covariance_on_grid(zero, zero, solver.covariance(gauge, gauge))
+            total -= 2.0 * covariance_on_grid(own, zero, solver.covariance(visit, gauge))
         sy, sx = (a.ravel() for a in np.meshgrid(rows, columns, indexing="ij"))
-        solver, system = self.tuned.solver, self.tuned.solver.system
-        found = solver.spread(visit, system.rows_at(visit, sy, sx))
-        total, gauge = found.variance, int(self.members.gauge_of[visit])
-        if gauge in zero:
-            other, at = zero[gauge], sy * plane.shape[1] + sx
-            both = solver.between(found, np.arange(len(at)), other, at)
-            total = total + other.variance[at] - 2.0 * both
+        total = total.ravel()
         total = np.maximum(total, 0.0) + self._sharp_variance(visit, sy, sx)
         total = self.tuned.noise * (total + self._sharp_variance(gauge, sy, sx))
         pads = [

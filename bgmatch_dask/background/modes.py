@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from bgmatch_dask.background.grid_covariance import GridLines
 from bgmatch_dask.background.layout import NodeLayout, box_taps
 from bgmatch_dask.background.penalty import MEMBRANE, PLANE, TREND, Penalty, trend_rows
 from bgmatch_dask.numerics.mode_kernels import BeamEnergies, plate_energy, products, tapped
@@ -111,12 +112,29 @@ class Modes:
         ndarray of float64
             ``(n_boxes, n)``.
         """
-        lines, numbers = [], (self.along_y[:n], self.along_x[:n])
-        for axis, beam in enumerate((_beam(self.ny), _beam(self.nx))):
-            first, weights = box_taps(layout, visit, axis, low[axis], high[axis])
-            count = int(numbers[axis].max(initial=-1)) + 1
-            lines.append(tapped(beam.shapes, first, weights, count))
-        out: Array = products(lines[0], lines[1], *numbers)
+        along_y, along_x = self.along_y[:n], self.along_x[:n]
+        y = self._line(layout, visit, 0, (low[0], high[0]), along_y)
+        x = self._line(layout, visit, 1, (low[1], high[1]), along_x)
+        out: Array = products(y, x, along_y, along_x)
+        return out
+
+    def on_grid(self, layout: NodeLayout, visit: int, y: Array, x: Array, n: int) -> GridLines:
+        """Return the first ``n`` modes on full superpixels in some rows ``y`` and columns ``x``."""
+        along_y, along_x = self.along_y[:n], self.along_x[:n]
+        return GridLines(
+            self._line(layout, visit, 0, (y - 0.5, y + 0.5), along_y),
+            self._line(layout, visit, 1, (x - 0.5, x + 0.5), along_x),
+            along_y,
+            along_x,
+        )
+
+    def _line(
+        self, layout: NodeLayout, visit: int, axis: int, ends: tuple[Array, Array], wanted: Index
+    ) -> Array:
+        """Return the vibrations along an axis that are wanted, and those before, in some boxes."""
+        shapes = _beam((self.ny, self.nx)[axis]).shapes
+        first, weights = box_taps(layout, visit, axis, *ends)
+        out: Array = tapped(shapes, first, weights, int(wanted.max(initial=-1)) + 1)
         return out
 
 

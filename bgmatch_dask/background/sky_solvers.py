@@ -104,6 +104,7 @@ class SkyLast(_Solver):
     sky: Array
     """Lower Cholesky factor of ``M``."""
     _known: dict[int, Array] = field(default_factory=dict)
+    _own: dict[int, Array] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -159,15 +160,16 @@ class SkyLast(_Solver):
         out: Array = row_dots(one.parts, at_one, other.parts, at_other)
         return out
 
-    def covariances(self) -> list[Array]:
-        """Return the covariance of every visit's modes, in units of the noise."""
-        return self.system.each(self._covariance)
-
-    def _covariance(self, visit: int) -> Array:
-        shared = self._to_site(visit)
-        out = inverse_of_factor(self.lower[visit])
-        out += shared.T @ shared
-        return out
+    def covariance(self, one: int, other: int) -> Array:
+        """Return the covariance between the modes of two visits, in units of the noise."""
+        if one != other:
+            return np.ascontiguousarray(self._to_site(one).T @ self._to_site(other))
+        if one not in self._own:
+            found = inverse_of_factor(self.lower[one])
+            shared = self._to_site(one)
+            found += shared.T @ shared
+            self._own[one] = found
+        return self._own[one]
 
     def _to_site(self, visit: int) -> Array:
         """Return what errors of the sky do to the modes of a visit, ``(n_sites, n_modes)``."""
@@ -237,10 +239,9 @@ class SkyFirst(_Solver):
         )
         return out
 
-    def covariances(self) -> list[Array]:
-        """Return the covariance of every visit's modes, in units of the noise."""
-        mine = (self._mine(v) for v in range(len(self.system.rows)))
-        return [self.inverse[own, own] for own in mine]
+    def covariance(self, one: int, other: int) -> Array:
+        """Return the covariance between the modes of two visits, in units of the noise."""
+        return self.inverse[self._mine(one), self._mine(other)]
 
     def _mine(self, visit: int) -> slice:
         return slice(*self.system.starts[visit : visit + 2])

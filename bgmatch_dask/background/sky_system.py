@@ -20,6 +20,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bgmatch_dask.background.grid_covariance import GridLines
 from bgmatch_dask.background.layout import NodeLayout
 from bgmatch_dask.background.modes import Modes, modes_of
 from bgmatch_dask.background.penalty import Penalty
@@ -102,12 +103,10 @@ class SkySystem:
         parts = zip(self.modes, self.split(theta), strict=True)
         return np.concatenate([modes.on_nodes(own).ravel() for modes, own in parts])
 
-    def rows_at(self, visit: int, sy: Index, sx: Index) -> Array:
-        """Return the operator that averages one visit's surface over full superpixels."""
+    def on_grid(self, visit: int, sy: Index, sx: Index) -> GridLines:
+        """Return the modes of a visit on full superpixels in some rows and columns."""
         y, x = sy.astype(np.float64), sx.astype(np.float64)
-        low, high = [y - 0.5, x - 0.5], [y + 0.5, x + 0.5]
-        n = self.rows[visit].shape[1]
-        return self.modes[visit].rows(self.layout, visit, low, high, n)
+        return self.modes[visit].on_grid(self.layout, visit, y, x, self.rows[visit].shape[1])
 
     def with_modes(self, counts: Index) -> SkySystem:
         """Return the equations with as many modes per visit as asked for."""

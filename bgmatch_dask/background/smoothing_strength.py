@@ -335,8 +335,7 @@ def _judged(tuned: Tuned, *, traced: bool = True) -> Tuned:
     left = tuned.left - (samples.of_sites(weights * tuned.left) / total)[samples.site]
     found: list[Evidence] = []
     if traced:
-        known = solver.covariances()
-        found = solver.system.each(lambda v: evidence_of(solver, tuned.theta, v, known[v]))
+        found = solver.system.each(lambda v: evidence_of(solver, tuned.theta, v))
     # Huber's second proposal: what is weighted down counts with its limit, not with its size.
     squares = float((weights * data.trust * left**2).sum())
     taken = float((samples.of_sites(weights * data.trust) / total).sum())

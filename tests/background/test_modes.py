@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bgmatch_dask.background.grid_covariance import covariance_on_grid
 from bgmatch_dask.background.layout import lay_out
 from bgmatch_dask.background.modes import modes_of
 from bgmatch_dask.background.penalty import MEMBRANE, TREND
@@ -89,11 +90,27 @@ def test_both_orders_of_taking_out_the_sky_are_the_same_solution(counts):
     needed = rng.normal(size=len(found))
     zero = np.zeros(sum(counts))
     np.testing.assert_allclose(last.step(needed, zero), first.step(needed, zero), atol=1e-9)
-    for one, other in zip(last.covariances(), first.covariances(), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-8)
-    at = np.arange(5)
-    a, b = ([s.spread(v, system.rows_at(v, at, 0 * at)) for v in (0, 1)] for s in (last, first))
+    for v, u in ((0, 0), (1, 1), (0, 1)):
+        np.testing.assert_allclose(last.covariance(v, u), first.covariance(v, u), atol=1e-8)
+    a, b = ([s.spread(v, system.rows[v][:5]) for v in (0, 1)] for s in (last, first))
     np.testing.assert_allclose(a[0].variance, b[0].variance, rtol=1e-7)
     some = (np.array([0, 3, 4]), np.array([1, 3, 0]))
     both = [s.between(pair[0], some[0], pair[1], some[1]) for s, pair in ((last, a), (first, b))]
     np.testing.assert_allclose(*both, atol=1e-8)
+
+
+def test_covariances_on_a_grid_are_those_of_its_superpixels():
+    rng = np.random.default_rng(2)
+    rows, columns = np.array([0, 3, 4, 8]), np.array([1, 2, 2])
+    sy, sx = (a.ravel().astype(float) for a in np.meshgrid(rows, columns, indexing="ij"))
+    low, high = [sy - 0.5, sx - 0.5], [sy + 0.5, sx + 0.5]
+    modes = [modes_of(LAYOUT, v, gauge=v == 0) for v in (0, 1)]
+    n = 31, 47
+    lines = [m.on_grid(LAYOUT, v, 1.0 * rows, 1.0 * columns, n[v]) for v, m in enumerate(modes)]
+    whole = [m.rows(LAYOUT, v, low, high, n[v]) for v, m in enumerate(modes)]
+    between = rng.normal(size=n)
+    twin = ((whole[0] @ between) * whole[1]).sum(axis=1).reshape(len(rows), len(columns))
+    np.testing.assert_allclose(covariance_on_grid(*lines, between), twin, rtol=1e-10)
+    none = modes[0].on_grid(LAYOUT, 0, 1.0 * rows, 1.0 * columns, 0)
+    found = covariance_on_grid(none, lines[1], np.empty((0, n[1])))
+    np.testing.assert_array_equal(found, np.zeros((len(rows), len(columns))))
