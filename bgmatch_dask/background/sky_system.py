@@ -11,6 +11,7 @@ of, so that the work follows what there is to know, not the number of superpixel
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -26,11 +27,22 @@ from bgmatch_dask.background.modes import Modes, modes_of
 from bgmatch_dask.background.penalty import Penalty
 from bgmatch_dask.background.samples import Samples
 
-__all__ = ("Prior", "SkySystem", "Strengths", "build_system", "each")
+__all__ = ("THREADS", "Prior", "SkySystem", "Strengths", "build_system", "each")
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 _Result = TypeVar("_Result")
+
+
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+THREADS = min(_processors(), 8)
+"""Visits that a solution works on at a time; the interpreter's lock keeps more from helping."""
 
 
 def each(work: Callable[[int], _Result], n: int, threads: int) -> list[_Result]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +12,7 @@ from bgmatch_dask.background.coarse import coarse_grid, coarse_plane, coarsen
 from bgmatch_dask.background.joint import Joint, Members, draft_strengths, fit_joint, gauge_of
 from bgmatch_dask.background.layout import NodeWindow
 from bgmatch_dask.background.observations import Observations
-from bgmatch_dask.background.sky_system import Strengths
+from bgmatch_dask.background.sky_system import THREADS, Strengths
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.background.wide import Wide, cell_factor, fit_wide
@@ -24,7 +23,6 @@ __all__ = ("SurfaceFit", "fit_surfaces")
 Array = NDArray[np.float64]
 Plane = NDArray[np.bool_]
 
-_THREADS = min(os.cpu_count() or 1, 4)
 _MOST = 0.9
 _MANY, _LARGE = 200, 2500
 """Superpixels of a tract from which on first strengths are chosen on cells of 2², and of 3²."""
@@ -125,7 +123,7 @@ def fit_surfaces(
         pitch=pitch,
         start=_from_cells(data, members, grid, config) if strengths is None else strengths,
         keep=strengths is not None,
-        threads=_THREADS,
+        threads=THREADS,
     )
     return _result(joint.sharpened(), observations, levels, constant)
 
@@ -143,7 +141,7 @@ def _from_cells(
         replace(members, planes=tuple(coarse_plane(p, size) for p in members.planes)),
         coarse_grid(grid, size),
         config,
-        threads=_THREADS,
+        threads=THREADS,
     )
     return replace(found, smoothing=found.smoothing * size**4)
 

@@ -28,7 +28,7 @@ from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.background.robust import redescending_weights, robust_scale
 from bgmatch_dask.background.samples import gather
 from bgmatch_dask.background.sky_solvers import work_of
-from bgmatch_dask.background.sky_system import Strengths, each
+from bgmatch_dask.background.sky_system import THREADS, Strengths, each
 from bgmatch_dask.background.smoothing_strength import MOST_MODES
 from bgmatch_dask.background.solution import SolveConfig
 from bgmatch_dask.geometry import SuperpixelGrid
@@ -39,7 +39,6 @@ __all__ = ("Wide", "cell_factor", "fit_wide")
 Array = NDArray[np.float64]
 
 _ROUNDS = 3
-_THREADS = 2
 _LARGEST_FACTOR = 64
 _CLOSE = 1e-6
 
@@ -171,7 +170,7 @@ class _Steps:
             config,
             start=start,
             keep=keep,
-            threads=_THREADS,
+            threads=THREADS,
         )
 
     def look_closer(self, joint: Joint) -> None:
@@ -181,7 +180,7 @@ class _Steps:
         self.left = samples.needed(rest, tolerance=_CLOSE)
         self.left -= samples.medians(self.left)[samples.site]
         for _ in range(_ROUNDS):
-            found = each(self._detail, len(self.members.planes), _THREADS)
+            found = each(self._detail, len(self.members.planes), THREADS)
             for visit, detail in enumerate(found):
                 if detail is None:
                     continue

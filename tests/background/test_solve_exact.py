@@ -164,7 +164,7 @@ def test_the_number_of_threads_changes_no_byte(monkeypatch):
     grid, coverage, differences = small_case()
     found = []
     for threads in (1, 3):
-        monkeypatch.setattr(surface, "_THREADS", threads)
+        monkeypatch.setattr(surface, "THREADS", threads)
         found.append(as_bytes(solve_offsets(differences, coverage, grid, 33)))
     assert found[0] == found[1]
 
