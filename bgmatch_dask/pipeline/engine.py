@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import count
 from secrets import token_hex
 from typing import Any, Protocol, TypeVar
 
@@ -16,6 +16,7 @@ from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
 
 from bgmatch_dask.errors import ClusterError
+from bgmatch_dask.pipeline.together import Queue, Together
 
 __all__ = ("DaskEngine", "Engine", "SerialEngine", "asking", "check_memory")
 
@@ -62,7 +63,7 @@ class SerialEngine:
 
 
 class DaskEngine:
-    """Runs units on a Dask cluster, a bounded number at a time.
+    """Runs units on a Dask cluster, a bounded number at a time, short ones several in a task.
 
     The scheduler never holds more than a few tasks per thread, so that its state does not grow
     with the job, and results are small receipts. A unit whose worker is lost is run again by
@@ -95,6 +96,7 @@ class DaskEngine:
         self._counted = (0, -_COUNT_SECONDS)
         # The scheduler takes two tasks of one name for one task, also from two clients.
         self._token = token_hex(6)
+        self._numbers = count()
 
     def map(
         self, function: Callable[[Task], Result], tasks: Sequence[Task], name: str
@@ -107,24 +109,22 @@ class DaskEngine:
             ``worker-memory`` or ``worker-lost`` when a unit ends every worker that tries it,
             ``scheduler-lost`` when the scheduler is gone.
         """
-        waiting = iter(enumerate(tasks))
+        queue = Queue(tasks)
+        work = Together(function)
         running = as_completed(loop=self.client.loop, with_results=True, raise_errors=False)
-        flying: dict[Future[Any], Task] = {}
+        flying: dict[Future[Any], tuple[Task, ...]] = {}
         try:
             with asking(self.client, name):
-                self._submit(running, flying, function, islice(waiting, self._window()), name)
+                self._submit(running, flying, work, self._next(queue, self._window()), name)
             for future, result in self._arrivals(running):
-                task = flying.pop(future)
-                error = _failure(result)
-                if error is not None:
-                    raise self._explain(error, name, str(getattr(task, "unit", task)))
+                results = self._results(flying.pop(future), result, queue, name)
                 with asking(self.client, name):
                     future.release()
                     free = self._window() - len(flying)
                     # A message for every task would keep the scheduler of a large cluster busy.
                     if free * self.per_thread >= self._window():
-                        self._submit(running, flying, function, islice(waiting, free), name)
-                yield result
+                        self._submit(running, flying, work, self._next(queue, free), name)
+                yield from results
         finally:
             if flying and self.client.status == "running":
                 # One that is gone has nothing to cancel, and must not hide why we stop.
@@ -154,20 +154,43 @@ class DaskEngine:
             self._counted = (threads, time.monotonic())
         return max(self.per_thread * max(threads, self.threads), 1)
 
+    def _next(self, queue: Queue[Task], count: int) -> list[tuple[Task, ...]]:
+        return queue.take(count, self._window() // self.per_thread)
+
+    def _results(
+        self,
+        tasks: tuple[Task, ...],
+        result: Any,  # noqa: ANN401
+        queue: Queue[Task],
+        stage: str,
+    ) -> Sequence[Any]:
+        """Return the results of tasks that came back; what is missing waits again, or is told."""
+        error = _failure(result)
+        if error is None:
+            queue.note(result)
+            queue.again(tasks[len(result.results) :])
+            found: Sequence[Any] = result.results
+            return found
+        if len(tasks) > 1 and isinstance(error, KilledWorker):
+            # Each alone, to learn which of them it is.
+            queue.again(tasks)
+            return ()
+        raise self._explain(error, stage, str(getattr(tasks[0], "unit", tasks[0])))
+
     def _submit(
         self,
         running: as_completed,
-        flying: dict[Future[Any], Task],
-        function: Callable[[Task], Result],
-        tasks: Iterable[tuple[int, Task]],
+        flying: dict[Future[Any], tuple[Task, ...]],
+        work: Together[Task, Any],
+        batches: Sequence[tuple[Task, ...]],
         name: str,
     ) -> None:
-        chosen = dict(tasks)
-        if not chosen:
+        if not batches:
             return
-        keys = [f"{name}-{index:06d}-{self._token}" for index in chosen]
-        futures = self.client.map(function, list(chosen.values()), key=keys, retries=0, pure=False)
-        flying.update(zip(futures, chosen.values(), strict=True))
+        numbers = [next(self._numbers) for _ in batches]
+        keys = [f"{name}-{number:06d}-{self._token}" for number in numbers]
+        futures = self.client.map(work, batches, key=keys, retries=0, pure=False)
+        flying.update(zip(futures, batches, strict=True))
         running.update(futures)
 
     def _explain(self, error: BaseException, stage: str, unit: str) -> BaseException:

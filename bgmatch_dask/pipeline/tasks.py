@@ -146,8 +146,13 @@ def _whole_plane(
     if box == plane_box:
         return values
     fill = store.array(f"{store.spec.kind}/{name}").fill_value
-    full = np.full(plane_box.shape, fill, values.dtype)
-    full[box.slices_in(plane_box)] = values
+    full = np.empty(plane_box.shape, values.dtype)
+    rows, columns = box.slices_in(plane_box)
+    full[rows, columns] = values
+    for rest in (slice(0, rows.start), slice(rows.stop, None)):
+        full[rest] = fill
+    for rest in (slice(0, columns.start), slice(columns.stop, None)):
+        full[rows, rest] = fill
     return full
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -84,8 +85,7 @@ class Location:
     @property
     def local_path(self) -> Path | None:
         """The path of a local store, None for a remote one."""
-        parsed = urlparse(self.url)
-        return Path(unquote(parsed.path)) if parsed.scheme == "file" else None
+        return _local_path(self.url)
 
     def child(self, name: str) -> str:
         """Return the URL of an object, for people to open."""
@@ -138,6 +138,8 @@ class Location:
 
     def tag(self, name: str) -> str | None:
         """Return what tells one version of an object from the next, None when it is missing."""
+        if self.local_path is not None:
+            return _tag_of_file(self.local_path / name)
         try:
             with faults(self.url, name, "store-read"):
                 meta = obstore.head(_existing(self.url), name)
@@ -268,6 +270,24 @@ class Location:
         """
         with suppress(FileNotFoundError), faults(self.url, name, "store-write"):
             obstore.delete(_existing(self.url), name)
+
+
+@lru_cache(maxsize=32)
+def _local_path(url: str) -> Path | None:
+    parsed = urlparse(url)
+    return Path(unquote(parsed.path)) if parsed.scheme == "file" else None
+
+
+def _tag_of_file(path: Path) -> str | None:
+    """Return the same of a file, without a way through another thread."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _refused(path.parent.as_uri(), path.name, "store-read", error) from error
+    regular = stat.S_ISREG(found.st_mode)
+    return f"{found.st_ino}/{found.st_mtime_ns}/{found.st_size}" if regular else None
 
 
 @contextmanager
