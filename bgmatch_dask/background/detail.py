@@ -16,6 +16,7 @@ from scipy.ndimage import median_filter
 
 from bgmatch_dask.background.penalty import MEMBRANE
 from bgmatch_dask.background.robust import robust_scale
+from bgmatch_dask.numerics.mode_kernels import plate_gradient
 
 __all__ = ("Detail", "fit_detail")
 
@@ -165,7 +166,7 @@ def _solve(
 
     nodes = start
     right = weight * value
-    residual = right - weight * nodes - strength * _energy_gradient(nodes, steps)
+    residual = right - weight * nodes - strength * plate_gradient(nodes, *steps, MEMBRANE)
     goal = _TOLERANCE**2 * float((right * precondition(right)).sum())
     direction, previous = np.zeros_like(nodes), 1.0
     for count in range(_MAX_ITERATIONS):
@@ -174,34 +175,9 @@ def _solve(
         if now <= goal:
             break
         direction = z + (now / previous) * direction if count else z
-        product = weight * direction + strength * _energy_gradient(direction, steps)
+        product = weight * direction + strength * plate_gradient(direction, *steps, MEMBRANE)
         step = now / float((direction * product).sum())
         nodes = nodes + step * direction
         residual = residual - step * product
         previous = now
     return nodes
-
-
-def _energy_gradient(g: Array, steps: tuple[float, float]) -> Array:
-    """Return ``K g`` of the free plate with a weak membrane."""
-    hy, hx = steps
-    out = np.zeros_like(g)
-    yy = (g[2:] - 2.0 * g[1:-1] + g[:-2]) / hy**4
-    out[2:] += yy
-    out[1:-1] -= 2.0 * yy
-    out[:-2] += yy
-    xx = (g[:, 2:] - 2.0 * g[:, 1:-1] + g[:, :-2]) / hx**4
-    out[:, 2:] += xx
-    out[:, 1:-1] -= 2.0 * xx
-    out[:, :-2] += xx
-    xy = 2.0 * (g[1:, 1:] - g[1:, :-1] - g[:-1, 1:] + g[:-1, :-1]) / (hy * hx) ** 2
-    out[1:, 1:] += xy
-    out[1:, :-1] -= xy
-    out[:-1, 1:] -= xy
-    out[:-1, :-1] += xy
-    dy, dx = MEMBRANE * (g[1:] - g[:-1]) / hy**2, MEMBRANE * (g[:, 1:] - g[:, :-1]) / hx**2
-    out[1:] += dy
-    out[:-1] -= dy
-    out[:, 1:] += dx
-    out[:, :-1] -= dx
-    return out

@@ -58,7 +58,7 @@ def evidence_of(solver: SkySolver, theta: Array, visit: int) -> Evidence:
     n, n_terms = float(len(covariance)), len(terms)
     # A gauge has no trend, hence nothing that K leaves free.
     rank = n + n_terms if system.gauge[visit] else n - 1.0
-    g = system.split(theta)[visit]
+    g = theta[system.modes_of(visit)]
     b = j @ g
     squares, variances = np.zeros(TREND), np.zeros(TREND)
     squares[terms] = b**2

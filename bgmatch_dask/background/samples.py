@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.geometry import SuperpixelGrid
-from bgmatch_dask.numerics.site_offsets import site_offsets
+from bgmatch_dask.numerics.site_offsets import site_medians, site_offsets
 
 __all__ = ("Samples", "gather")
 
@@ -61,11 +61,7 @@ class Samples:
 
     def medians(self, values: Array) -> Array:
         """Return the median of the samples of every site: one bad visit does not move it."""
-        order = np.lexsort((values, self.site))
-        size = np.bincount(self.site, minlength=self.n_sites)
-        first = np.cumsum(size) - size
-        ranked = values[order]
-        out: Array = 0.5 * (ranked[first + (size - 1) // 2] + ranked[first + size // 2])
+        out: Array = site_medians(values, self.site, self.n_sites)
         return out
 
     def needed(

@@ -207,9 +207,9 @@ class SkyFirst(_Solver):
             data = like.data
         else:
             data = _without_sky(system, weights)
-        matrix, starts = data.copy(), system.starts
+        matrix = data.copy()
         for v, prior in enumerate(priors):
-            matrix[starts[v] : starts[v + 1], starts[v] : starts[v + 1]] += prior.matrix
+            matrix[system.modes_of(v), system.modes_of(v)] += prior.matrix
         return cls(system, weights, strengths, priors, data, factor_lower(matrix))
 
     def step(self, needed: Array, theta: Array) -> Array:
@@ -227,13 +227,13 @@ class SkyFirst(_Solver):
 
     def spread(self, visit: int, rows: Array) -> Spread:
         """Return how well linear functions of a visit's modes are known."""
-        mine = self._mine(visit)
+        mine = self.system.modes_of(visit)
         every, images = np.arange(len(rows)), rows @ self.inverse[mine, mine]
         return Spread(visit, row_dots(images, every, rows, every), rows)
 
     def between(self, one: Spread, at_one: Index, other: Spread, at_other: Index) -> Array:
         """Return the covariance of some functions of two visits."""
-        joint = self.inverse[self._mine(one.visit), self._mine(other.visit)]
+        joint = self.inverse[self.system.modes_of(one.visit), self.system.modes_of(other.visit)]
         out: Array = row_dots(
             one.parts[at_one] @ joint, np.arange(len(at_one)), other.parts, at_other
         )
@@ -241,10 +241,7 @@ class SkyFirst(_Solver):
 
     def covariance(self, one: int, other: int) -> Array:
         """Return the covariance between the modes of two visits, in units of the noise."""
-        return self.inverse[self._mine(one), self._mine(other)]
-
-    def _mine(self, visit: int) -> slice:
-        return slice(*self.system.starts[visit : visit + 2])
+        return self.inverse[self.system.modes_of(one), self.system.modes_of(other)]
 
 
 def _squares(rows: Array) -> Array:
@@ -255,13 +252,13 @@ def _squares(rows: Array) -> Array:
 
 def _without_sky(system: SkySystem, weights: Array) -> Array:
     """Return the lower triangle of the equations of all modes, with the sky taken out."""
-    samples, starts = system.samples, system.starts
+    samples, size = system.samples, int(system.starts[-1])
     share = weights / np.sqrt(samples.of_sites(weights))[samples.site]
-    matrix, minus, n = np.zeros((starts[-1], starts[-1])), -share, len(system.rows)
+    matrix, minus, n = np.zeros((size, size)), -share, len(system.rows)
 
     def column(number: int) -> None:
         v = n - 1 - number
-        own, mine = system.own(v), slice(starts[v], starts[v + 1])
+        own, mine = system.own(v), system.modes_of(v)
         rows, site = system.rows[v], samples.site[own]
         # Rounding can make it less than nothing where a visit is alone.
         left = np.sqrt(np.maximum(weights[own] - share[own] ** 2, 0.0))
@@ -274,7 +271,7 @@ def _without_sky(system: SkySystem, weights: Array) -> Array:
             both = np.flatnonzero(at >= 0)
             one = scaled_rows(rows, at[both], share[own])
             other = scaled_rows(system.rows[u], both, minus[system.own(u)])
-            matrix[mine, starts[u] : starts[u + 1]] = one.T @ other
+            matrix[mine, system.modes_of(u)] = one.T @ other
 
     # The last visits meet most others: they begin.
     system.each(column)

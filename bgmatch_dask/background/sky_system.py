@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -68,7 +68,7 @@ class Strengths:
     """Ridges on the terms of the trend, ``(n_visits, TREND)``; infinite: the term is zero."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SkySystem:
     """Everything about the equations that does not depend on weights or strengths."""
 
@@ -89,10 +89,14 @@ class SkySystem:
     threads: int
     """Visits that are worked on at a time; no result depends on it."""
 
-    @property
+    @cached_property
     def starts(self) -> Index:
         """First unknown of each visit, and the number of unknowns."""
         return np.cumsum([0, *(b.shape[1] for b in self.rows)])
+
+    def modes_of(self, visit: int) -> slice:
+        """Return where the unknowns of a visit lie."""
+        return slice(int(self.starts[visit]), int(self.starts[visit + 1]))
 
     def own(self, visit: int) -> slice:
         """Return where the samples of a visit lie."""
@@ -104,11 +108,11 @@ class SkySystem:
 
     def split(self, theta: Array) -> list[Array]:
         """Return the unknowns of every visit."""
-        return np.split(theta, self.starts[1:-1])
+        return [theta[self.modes_of(v)] for v in range(len(self.rows))]
 
     def surface(self, theta: Array, visit: int) -> Array:
         """Return the node values ``[y, x]`` of a visit."""
-        return self.modes[visit].on_nodes(self.split(theta)[visit])
+        return self.modes[visit].on_nodes(theta[self.modes_of(visit)])
 
     def on_nodes(self, theta: Array) -> Array:
         """Return the node values of all visits, as the layout numbers them."""

@@ -140,6 +140,7 @@ class _Steps:
         self.config, self.factor = config, factor
         self.samples = gather(data, len(members.planes), grid)
         self.layout = lay_out(members.planes, grid, 1)
+        self.rigid = members.rigid
         self.details: dict[int, Detail] = {}
         self.trust = np.ones(len(self.samples))
         self.sigma = np.sqrt(self.samples.photon)
@@ -207,7 +208,7 @@ class _Steps:
 
     def _detail(self, visit: int) -> Detail | None:
         own, window = self.own(visit), self.layout.windows[visit]
-        if self.members.rigid[visit]:
+        if self.rigid[visit]:
             return None
         shape = (window.ny - 2 * GUARD, window.nx - 2 * GUARD)
         at = (self.samples.sy[own] - window.y0, self.samples.sx[own] - window.x0)

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("BeamEnergies", "plate_energy", "products", "tapped")
+__all__ = ("BeamEnergies", "plate_energy", "plate_gradient", "products", "tapped")
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -113,4 +113,56 @@ def plate_energy(
                 total += x.curvature[kx, lx] + membrane * x.slope[kx, lx]
             out[i, j] = total
             out[j, i] = total
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def plate_gradient(g: Array, hy: float, hx: float, membrane: float) -> Array:
+    """Return ``K g`` of a free plate with a weak membrane.
+
+    Parameters
+    ----------
+    g
+        Node values ``[y, x]``.
+    hy, hx
+        Distances of nodes along y and x.
+    membrane
+        Weight of the membrane, ``ρ`` of `bgmatch_dask.background.penalty`.
+
+    Returns
+    -------
+    ndarray of float64
+        Half the derivative of ``Σ g_xx² + 2 g_xy² + g_yy² + ρ |∇g|²`` of differences of nodes.
+    """
+    ny, nx = g.shape
+    out = np.zeros((ny, nx))
+    yy, xx, xy = 1.0 / hy**4, 1.0 / hx**4, 2.0 / (hy * hx) ** 2
+    sy, sx = membrane / hy**2, membrane / hx**2
+    for j in range(ny):
+        for i in range(nx - 1):
+            step = sx * (g[j, i + 1] - g[j, i])
+            out[j, i + 1] += step
+            out[j, i] -= step
+        for i in range(nx - 2):
+            bend = xx * (g[j, i + 2] - 2.0 * g[j, i + 1] + g[j, i])
+            out[j, i + 2] += bend
+            out[j, i + 1] -= 2.0 * bend
+            out[j, i] += bend
+    for j in range(ny - 1):
+        for i in range(nx):
+            step = sy * (g[j + 1, i] - g[j, i])
+            out[j + 1, i] += step
+            out[j, i] -= step
+        for i in range(nx - 1):
+            twist = xy * (g[j + 1, i + 1] - g[j + 1, i] - g[j, i + 1] + g[j, i])
+            out[j + 1, i + 1] += twist
+            out[j + 1, i] -= twist
+            out[j, i + 1] -= twist
+            out[j, i] += twist
+    for j in range(ny - 2):
+        for i in range(nx):
+            bend = yy * (g[j + 2, i] - 2.0 * g[j + 1, i] + g[j, i])
+            out[j + 2, i] += bend
+            out[j + 1, i] -= 2.0 * bend
+            out[j, i] += bend
     return out

@@ -1,4 +1,4 @@
-"""Kernel for what samples need, from the differences between them, site by site."""
+"""Kernels over the samples of every site: what they need by their differences, and medians."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("site_offsets",)
+__all__ = ("site_medians", "site_offsets")
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -113,3 +113,37 @@ def site_offsets(
     for e in range(n):
         x[e] -= mean[site[e]]
     return x
+
+
+@numba.njit(cache=True, nogil=True)
+def site_medians(values: Array, site: Index, n_sites: int) -> Array:
+    """Return the median of the samples of every site.
+
+    Parameters
+    ----------
+    values
+        float64 ``(n,)``, finite.
+    site
+        Site of each sample; each has one at least.
+    n_sites
+        Number of sites.
+
+    Returns
+    -------
+    ndarray of float64
+        ``(n_sites,)``; of an even number the mean of the middle two.
+    """
+    first = np.zeros(n_sites + 1, np.int64)
+    for k in site:
+        first[k + 1] += 1
+    for k in range(n_sites):
+        first[k + 1] += first[k]
+    filled, ranked = first[:-1].copy(), np.empty(values.size)
+    for e in range(values.size):
+        ranked[filled[site[e]]] = values[e]
+        filled[site[e]] += 1
+    out = np.empty(n_sites)
+    for k in range(n_sites):
+        own = np.sort(ranked[first[k] : first[k + 1]])
+        out[k] = 0.5 * (own[(own.size - 1) // 2] + own[own.size // 2])
+    return out

@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bgmatch_dask.numerics.mode_kernels import BeamEnergies, plate_energy, products, tapped
+from bgmatch_dask.numerics.mode_kernels import (
+    BeamEnergies,
+    plate_energy,
+    plate_gradient,
+    products,
+    tapped,
+)
 from bgmatch_dask.numerics.row_products import row_dots, scaled_rows
-from bgmatch_dask.numerics.site_offsets import site_offsets
+from bgmatch_dask.numerics.site_offsets import site_medians, site_offsets
 
 RNG = np.random.default_rng(7)
 
@@ -43,6 +49,37 @@ def test_energies_of_plate_and_membrane():
     found = plate_energy(y, x, ky, kx, 0.3)
     np.testing.assert_allclose(found, whole[np.ix_(at, at)], rtol=1e-13, atol=1e-13)
     np.testing.assert_array_equal(found, found.T)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (4, 4), (1, 3), (2, 1)])
+def test_the_gradient_is_that_of_the_energy(shape):
+    ny, nx = shape
+    hy, hx, rho = 1.3, 0.8, 0.01
+
+    def differences(n, order):
+        return np.diff(np.eye(n), order, axis=0) if n > order else np.zeros((0, n))
+
+    one_y, one_x = np.eye(ny), np.eye(nx)
+    steps = [
+        np.kron(differences(ny, 2), one_x) / hy**2,
+        np.kron(one_y, differences(nx, 2)) / hx**2,
+        np.sqrt(2.0) * np.kron(differences(ny, 1), differences(nx, 1)) / (hy * hx),
+        np.sqrt(rho) * np.kron(differences(ny, 1), one_x) / hy,
+        np.sqrt(rho) * np.kron(one_y, differences(nx, 1)) / hx,
+    ]
+    g = RNG.normal(size=shape)
+    twin = sum(m.T @ (m @ g.ravel()) for m in steps).reshape(shape)
+    np.testing.assert_allclose(plate_gradient(g, hy, hx, rho), twin, atol=1e-13)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.integers(0, 99))
+def test_medians_of_sites(sizes, seed):
+    rng = np.random.default_rng(seed)
+    site = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    values = rng.integers(-3, 4, len(site)) * 1.5
+    twin = [np.median(values[site == k]) for k in range(len(sizes))]
+    np.testing.assert_array_equal(site_medians(values, site, len(sizes)), twin)
 
 
 def test_rows_that_meet():
