@@ -5,14 +5,26 @@ The rows of some warps are shifted and added in turn while the sums of the row s
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bgmatch_dask.numerics import _stack_rows, row_polynomials
+from bgmatch_dask.numerics._stack_rows import (
+    Factor,
+    Row,
+    add_four,
+    add_four_plain,
+    mean_of_four,
+    mean_row,
+    plain_row,
+)
 from bgmatch_dask.numerics.row_polynomials import RowPolynomials, render_row
 
 __all__ = ("TOGETHER", "PlainSums", "Shift", "Sums", "WeightedWarp", "add_weighted", "empty_sums")
@@ -28,13 +40,22 @@ PlainSums = tuple[Array, Array]
 Planes = tuple[Floats, Floats, Bits, Bits]
 """Image, variance, mask and number of the mean."""
 
+Out = tuple[Floats, Floats, Bits, Bits, Floats]
+"""`Planes`, and the mean of the plain sums."""
+
 Shift: TypeAlias = tuple[RowPolynomials, RowPolynomials] | tuple[Floats, Floats]
 """What is added to image and variance: as surfaces, or drawn on their pixels in C order."""
 
 TOGETHER = 4
 """Warps whose rows are added in turn, so that the sums of a row stay in the cache."""
+_BAND = 8
+"""Rows whose offsets are drawn together."""
 _LARGEST = np.float32(np.finfo(np.float32).max)
 _NONE, _PLANES, _ROWS = 0, 1, 2
+_FILES = (Path(str(module.__file__)) for module in (_stack_rows, row_polynomials))
+_CALLED = zlib.crc32(b"".join(file.read_bytes() for file in _FILES))
+"""Changes with the files whose compiled code is called here: numba's cache looks at this one only,
+but it tells calls with other default values apart."""
 _NO_FLOATS = np.empty((0, 0), np.float32)
 _NO_BITS = np.empty((0, 0), np.int32)
 _NO_BOOLS = np.empty((0, 0), bool)
@@ -105,16 +126,19 @@ def add_weighted(
     at_once = fresh and mean is not None
     if warps and not at_once and sums[0].shape != warps[0].image.shape:
         raise ValueError(f"sums of {sums[0].shape} for warps of {warps[0].image.shape}")
-    # The compiled loop takes four; those beyond the number are not looked at.
+    # The compiled loop takes four: the first stands for those that there are not, of which no pixel
+    # is small enough to be good.
     blank = WeightedWarp(_NO_FLOATS, _NO_FLOATS, _NO_BITS, 0.0)
-    padded = [*warps, *(TOGETHER - len(warps)) * [blank]]
+    n, first = len(warps), warps[0] if warps else blank
+    four = [*warps, *(TOGETHER - n) * [first]]
+    limits = [_LARGEST if k < n else np.float32(-1.0) for k in range(TOGETHER)]
     planes, plain_image, empty = mean or (_NO_PLANES, _NO_FLOATS, 0)
     _stack(
-        tuple((w.image, w.variance, w.mask) for w in padded),
-        np.array([w.weight for w in warps], np.float64),
+        tuple((w.image, w.variance, w.mask) for w in four),
+        tuple(_shift(w) for w in four),
+        tuple(_NO_BOOLS if w.outliers is None else w.outliers for w in four),
+        tuple((float(w.weight), np.int32(bad_bits), m) for w, m in zip(four, limits, strict=True)),
         np.array([w.left_out for w in warps], bool),
-        tuple(_shift(w) for w in padded),
-        tuple(_NO_BOOLS if w.outliers is None else w.outliers for w in padded),
         (np.int32(bad_bits), np.int32(outlier_bits), np.int32(empty)),
         sums,
         (_NO_SUMS, _NO_SUMS) if plain is None else plain,
@@ -138,56 +162,137 @@ def _shift(warp: WeightedWarp) -> tuple[Any, ...]:
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _stack(
     warps: tuple[tuple[Floats, Floats, Bits], ...],
-    weights: Array,
-    left_out: Bools,
     shifts: tuple[Any, ...],
     outliers: tuple[Bools, ...],
+    factors: tuple[Factor, ...],
+    left_out: Bools,
     bits: tuple[np.int32, np.int32, np.int32],
     sums: Sums,
     plain: PlainSums,
-    out: tuple[Floats, Floats, Bits, Bits, Floats],
+    out: Out,
     fresh: bool,
     finish: bool,
+    called: int = _CALLED,  # noqa: ARG001
 ) -> None:
-    bad, outlier_bits, empty = bits
     height, width = out[0].shape if finish else sums[0].shape
-    shift, noise = np.empty(width, np.float32), np.empty(width, np.float32)
-    one_row = sums[0].shape[0] == 1
+    n, spare = left_out.size, np.empty(width, np.float32)
+    at_once = fresh and finish and n > 0
+    drawn, marks = (
+        np.zeros((TOGETHER, 2, _BAND, width), np.float32),
+        np.empty((_BAND, width), np.int32),
+    )
     for y in range(height):
-        s = 0 if one_row else y
-        row = (sums[0][s], sums[1][s], sums[2][s], sums[3][s], sums[4][s])
+        row = y % _BAND
+        if row == 0:
+            marks[:] = 0
+            end = min(y + _BAND, height)
+            _draw_all(warps, shifts, outliers, left_out, bits, y, end, drawn, marks)
+        if at_once:
+            a, b = _row(warps[0], drawn[0], y, row), _row(warps[1], drawn[1], y, row)
+            c, d = _row(warps[2], drawn[2], y, row), _row(warps[3], drawn[3], y, row)
+            bare = out[4][y] if plain[0].size else spare
+            to = (out[0][y], out[1][y], out[2][y], out[3][y])
+            mean_of_four(a, b, c, d, factors, marks[row], bare, *to, bits[2])
+            continue
+        s = 0 if sums[0].shape[0] == 1 else y
         if fresh:
-            row[0][:], row[1][:], row[2][:], row[3][:], row[4][:] = 0.0, 0.0, 0.0, 0, 0
+            _clear(sums, plain, s)
+        if n > 0:
+            a, b = _row(warps[0], drawn[0], y, row), _row(warps[1], drawn[1], y, row)
+            c, d = _row(warps[2], drawn[2], y, row), _row(warps[3], drawn[3], y, row)
+            into = (sums[0][s], sums[1][s], sums[2][s], sums[3][s], sums[4][s])
+            _mark(sums[4][s], marks[row])
+            add_four(a, b, c, d, factors, *into)
             if plain[0].size:
-                plain[0][s], plain[1][s] = 0.0, 0.0
-        for k in range(weights.size):
-            image, variance, mask = warps[k][0][y], warps[k][1][y], warps[k][2][y]
-            if plain[0].size:
-                _add_plain(image, variance, mask, weights[k], bad, plain[0][s], plain[1][s])
-            if not left_out[k]:
-                _shift_row(shifts[k], y, shift, noise)
-                if outliers[k].size:
-                    _leave_out(outliers[k][y], image, mask, bad, outlier_bits, shift, row[4])
-                _add_row(image, variance, mask, shift, noise, weights[k], bad, *row)
+                add_four_plain(a, b, c, d, factors, plain[0][s], plain[1][s])
         if finish:
-            _mean_row(*row, out[0][y], out[1][y], out[2][y], empty)
-            out[3][y] = row[3]
-            if plain[0].size:
-                _plain_row(plain[0][s], plain[1][s], out[4][y])
+            _finish(sums, plain, s, out, y, bits[2])
 
 
 @numba.njit(cache=True, nogil=True)
-def _shift_row(shifts: tuple[Any, ...], y: int, shift: Floats, noise: Floats) -> None:
+def _draw_all(
+    warps: tuple[tuple[Floats, Floats, Bits], ...],
+    shifts: tuple[Any, ...],
+    outliers: tuple[Bools, ...],
+    left_out: Bools,
+    bits: tuple[np.int32, np.int32, np.int32],
+    y: int,
+    end: int,
+    drawn: Floats,
+    marks: Bits,
+) -> None:
+    # Constant places: otherwise the compiler writes a branch for each warp.
+    if left_out.size > 0:
+        _draw(warps[0], shifts[0], outliers[0], left_out[0], bits, y, end, drawn[0], marks)
+    if left_out.size > 1:
+        _draw(warps[1], shifts[1], outliers[1], left_out[1], bits, y, end, drawn[1], marks)
+    if left_out.size > 2:
+        _draw(warps[2], shifts[2], outliers[2], left_out[2], bits, y, end, drawn[2], marks)
+    if left_out.size > 3:
+        _draw(warps[3], shifts[3], outliers[3], left_out[3], bits, y, end, drawn[3], marks)
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw(
+    warp: tuple[Floats, Floats, Bits],
+    shift: tuple[Any, ...],
+    outliers: Bools,
+    left_out: bool,
+    bits: tuple[np.int32, np.int32, np.int32],
+    top: int,
+    end: int,
+    drawn: Floats,
+    marks: Bits,
+) -> None:
+    """Draw what is added to a band of a warp: not a number where a pixel is not to count."""
+    if left_out:
+        drawn[0] = np.nan
+        return
+    _shift_band(shift, top, end, drawn[0], drawn[1])
+    for y in range(top, end if outliers.size else top):
+        row = y - top
+        _leave_out(outliers[y], warp[0][y], warp[2][y], bits[0], bits[1], drawn[0, row], marks[row])
+
+
+@numba.njit(cache=True, nogil=True)
+def _row(warp: tuple[Floats, Floats, Bits], drawn: Floats, y: int, row: int) -> Row:
+    return warp[0][y], warp[1][y], warp[2][y], drawn[0, row], drawn[1, row]
+
+
+@numba.njit(cache=True, nogil=True)
+def _clear(sums: Sums, plain: PlainSums, s: int) -> None:
+    sums[0][s], sums[1][s], sums[2][s], sums[3][s], sums[4][s] = 0.0, 0.0, 0.0, 0, 0
+    if plain[0].size:
+        plain[0][s], plain[1][s] = 0.0, 0.0
+
+
+@numba.njit(cache=True, nogil=True)
+def _mark(bits: Bits, marks: Bits) -> None:
+    for x in range(bits.size):
+        bits[x] |= marks[x]
+
+
+@numba.njit(cache=True, nogil=True)
+def _finish(sums: Sums, plain: PlainSums, s: int, out: Out, y: int, empty: np.int32) -> None:
+    row = (sums[0][s], sums[1][s], sums[2][s], sums[3][s], sums[4][s])
+    mean_row(*row, out[0][y], out[1][y], out[2][y], empty)
+    out[3][y] = row[3]
+    if plain[0].size:
+        plain_row(plain[0][s], plain[1][s], out[4][y])
+
+
+@numba.njit(cache=True, nogil=True)
+def _shift_band(shifts: tuple[Any, ...], top: int, end: int, shift: Floats, noise: Floats) -> None:
     kind, image, variance, image_rows, variance_rows = shifts
     if kind == _ROWS:
-        render_row(image_rows[0][y], image_rows[1], image_rows[2], shift)
-        render_row(variance_rows[0][y], variance_rows[1], variance_rows[2], noise)
+        for y in range(top, end):
+            render_row(image_rows[0][y], image_rows[1], image_rows[2], shift[y - top])
+            render_row(variance_rows[0][y], variance_rows[1], variance_rows[2], noise[y - top])
     elif kind == _PLANES:
-        shift[:] = image[y]
-        noise[:] = variance[y]
+        shift[: end - top] = image[top:end]
+        noise[: end - top] = variance[top:end]
     else:
-        shift[:] = 0.0
-        noise[:] = 0.0
+        shift[:], noise[:] = 0.0, 0.0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -206,74 +311,3 @@ def _leave_out(
             if abs(image[x] + shift[x]) <= _LARGEST and (mask[x] & bad) == 0:
                 bits[x] |= outlier_bits
             shift[x] = np.nan
-
-
-@numba.njit(cache=True, nogil=True)
-def _add_row(
-    image: Floats,
-    variance: Floats,
-    mask: Bits,
-    shift: Floats,
-    noise: Floats,
-    weight: float,
-    bad: np.int32,
-    sum_weight: Array,
-    sum_image: Array,
-    sum_variance: Array,
-    count: Bits,
-    bits: Bits,
-) -> None:
-    squared = weight**2
-    # Without branches the compiler does several pixels at a time.
-    for x in range(image.size):
-        value, spread, flags = image[x] + shift[x], variance[x] + noise[x], mask[x]
-        good = (abs(value) <= _LARGEST) & (abs(spread) <= _LARGEST) & ((flags & bad) == 0)
-        sum_weight[x] += weight if good else 0.0
-        sum_image[x] += weight * np.float64(value) if good else 0.0
-        sum_variance[x] += squared * np.float64(spread) if good else 0.0
-        count[x] += np.int32(1) if good else np.int32(0)
-        bits[x] |= flags if good else np.int32(0)
-
-
-@numba.njit(cache=True, nogil=True)
-def _add_plain(
-    image: Floats,
-    variance: Floats,
-    mask: Bits,
-    weight: float,
-    bad: np.int32,
-    sum_weight: Array,
-    sum_image: Array,
-) -> None:
-    for x in range(image.size):
-        value = image[x]
-        good = (abs(value) <= _LARGEST) & (abs(variance[x]) <= _LARGEST) & ((mask[x] & bad) == 0)
-        sum_weight[x] += weight if good else 0.0
-        sum_image[x] += weight * np.float64(value) if good else 0.0
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _mean_row(
-    sum_weight: Array,
-    sum_image: Array,
-    sum_variance: Array,
-    count: Bits,
-    bits: Bits,
-    image: Floats,
-    variance: Floats,
-    mask: Bits,
-    empty_bits: np.int32,
-) -> None:
-    for x in range(count.size):
-        filled = count[x] > 0
-        weight = sum_weight[x] if filled else np.nan
-        image[x] = np.float32(sum_image[x] / weight)
-        variance[x] = np.float32(sum_variance[x] / (weight * weight))
-        mask[x] = bits[x] if filled else empty_bits
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _plain_row(sum_weight: Array, sum_image: Array, image: Floats) -> None:
-    for x in range(image.size):
-        weight = sum_weight[x] if sum_weight[x] > 0.0 else np.nan
-        image[x] = np.float32(sum_image[x] / weight)

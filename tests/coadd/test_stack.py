@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgmatch_dask.coadd.layout import COADD_PLANES
-from bgmatch_dask.coadd.stack import MeanPlanes, SkyWeight, Stack, WeightedWarp
+from bgmatch_dask.coadd.stack import TOGETHER, MeanPlanes, SkyWeight, Stack, WeightedWarp
 from bgmatch_dask.maskplanes import CLIPPED, NO_DATA, bits_of
 from bgmatch_dask.numerics.keys import keys_render, keys_rows, linear_render, linear_rows
 
@@ -66,7 +66,7 @@ def test_the_weighted_mean_is_that_of_plain_loops(count):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
 
 
-@pytest.mark.parametrize("together", [2, 4, 9])
+@pytest.mark.parametrize("together", [2, 4, 5, 8, 9])
 def test_warps_added_together_give_the_bytes_of_one_by_one(together):
     warps, stack = _warps(9), Stack.empty(SHAPE)
     for first in range(0, 9, together):
@@ -202,7 +202,7 @@ def test_shifts_and_outliers_are_those_of_plain_numpy(kind):
     assert out.plain.tobytes() == unmatched["image"].tobytes()
 
 
-@pytest.mark.parametrize("count", [0, 1, 4])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, TOGETHER])
 def test_sums_of_one_row_serve_where_all_warps_come_at_once(count):
     warps = [WeightedWarp(*w) for w in _warps(count)]
     stack, out = Stack.empty((1, SHAPE[1]), plain=True), MeanPlanes.empty(SHAPE, plain=True)
@@ -212,4 +212,4 @@ def test_sums_of_one_row_serve_where_all_warps_come_at_once(count):
             assert out.by_name[name].tobytes() == plane.tobytes()
         assert out.plain.tobytes() == out.image.tobytes()
     with pytest.raises(ValueError, match="sums of"):
-        stack.add([WeightedWarp(*w) for w in _warps(5)], BAD, out)
+        stack.add([WeightedWarp(*w) for w in _warps(TOGETHER + 1)], BAD, out)
