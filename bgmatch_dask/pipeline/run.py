@@ -28,6 +28,7 @@ from bgmatch_dask.config import config_digest
 from bgmatch_dask.numerics.one_thread import one_thread
 from bgmatch_dask.pipeline import stages
 from bgmatch_dask.pipeline.built import match_to_built
+from bgmatch_dask.pipeline.collector import loaded_kept
 from bgmatch_dask.pipeline.context import RunContext
 from bgmatch_dask.pipeline.diagnostics import (
     Row,
@@ -94,7 +95,7 @@ def run_tract(
     """
     chosen = engine or SerialEngine()
     run = RunContext(plan, Ledger(plan.location, plan.config.run), chosen, tuple(listeners))
-    with run.told():
+    with loaded_kept(), run.told():
         check_memory(chosen, plan.worker_bytes)
         with hold_store(plan.location, f"run {plan.config.run}") as lock:
             run.ledger.guard = lock.check

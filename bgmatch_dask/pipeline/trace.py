@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import psutil
 from distributed import Worker, get_worker
 
+from bgmatch_dask.pipeline.collector import keep_loaded
 from bgmatch_dask.pipeline.events import TOPIC, UnitStarted, to_message
 from bgmatch_dask.store import Receipt
 from bgmatch_dask.store.traffic import take_traffic
@@ -49,6 +50,7 @@ class Traced(Generic[Task]):
         finally:
             if notice is not None:
                 notice.over = True
+                keep_loaded(self.stage)
         name = "" if worker is None else str(worker.name)
         return replace(receipt, worker=name, n_bytes=take_traffic(), peak_bytes=peak_memory())
 
