@@ -65,7 +65,7 @@ class StoredWarps:
     box: Box
 
     tables: dict[str, Any] = field(default_factory=dict)
-    """Indexes of the shards that were read."""
+    """Indexes of the shards that are read, of a server their bytes."""
 
     def bands(self) -> Sequence[slice]:
         """Return the rows of each row of chunks, so that every chunk is decoded once."""
@@ -80,14 +80,14 @@ class StoredWarps:
     ) -> NDArray[np.float32]:
         """Return the image, in units in which backgrounds are smooth."""
         box = self._box(rows)
-        pixels: NDArray[np.float32] = self._read("image", visit, box, out)
+        pixels: NDArray[np.float32] = self._read("image", visit, rows, out)
         index = self.store.spec.visit_index(str(visit))
         ratio = read_ratio(self.store, index, self.patch, box)
         return pixels if ratio is None else np.multiply(pixels, ratio, out=pixels)
 
     def mask(self, visit: Visit, rows: slice | None = None) -> NDArray[np.int32]:
         """Return the mask."""
-        return self._read("mask", visit, self._box(rows))
+        return self._read("mask", visit, rows)
 
     def _box(self, rows: slice | None) -> Box:
         if rows is None:
@@ -95,10 +95,15 @@ class StoredWarps:
         return Box(self.box.x0, self.box.y0 + rows.start, self.box.width, rows.stop - rows.start)
 
     def _read(
-        self, plane: str, visit: Visit, box: Box, out: NDArray[Any] | None = None
+        self, plane: str, visit: Visit, rows: slice | None, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        index = self.store.spec.visit_index(str(visit))
-        return self.store.read(plane, index, self.patch, box, out=out, tables=self.tables)
+        index, box = self.store.spec.visit_index(str(visit)), self._box(rows)
+        # A server is asked once, not for each row of chunks: its answers take their time.
+        name = self.store.fetch(plane, index, self.patch, self.tables)
+        values = self.store.read(plane, index, self.patch, box, out=out, tables=self.tables)
+        if box.y1 == self.box.y1:
+            self.tables.pop(name, None)
+        return values
 
 
 def difference_patch(task: DifferenceTask) -> Receipt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +24,7 @@ from obstore.store import LocalStore
 
 from bgmatch_dask.errors import ConfigError, StoreError
 from bgmatch_dask.remote import REMOTE_SCHEMES, connect_remote, split_options, with_options
+from bgmatch_dask.store.file_parts import read_last, read_parts
 from bgmatch_dask.store.traffic import RecordedStore, note_read, note_write
 
 __all__ = ("Location", "bucket_missing", "faults", "normalise_url")
@@ -173,14 +174,20 @@ class Location:
         StoreError
             ``store-read`` when it cannot be read.
         """
+        folder = self.local_path
         with faults(self.url, name, "store-read"):
-            options: Any = None if last is None else {"range": {"suffix": last}}
-            data = obstore.get(_existing(self.url), name, options=options).bytes()
+            if last is not None and folder is not None:
+                data: Any = read_last(folder / name, last)
+            else:
+                options: Any = None if last is None else {"range": {"suffix": last}}
+                data = obstore.get(_existing(self.url), name, options=options).bytes()
         note_read(name, len(data))
         return data
 
-    def read_ranges(self, name: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[Any]:
-        """Return the bytes of an object from some first to some last positions.
+    def read_ranges(self, name: str, starts: Sequence[int], ends: Sequence[int]) -> Iterator[Any]:
+        """Yield the bytes of an object from some first to some last positions.
+
+        Those of a local file hold until the next ones are asked for.
 
         Raises
         ------
@@ -189,10 +196,16 @@ class Location:
         StoreError
             ``store-read`` when it cannot be read.
         """
+        folder = self.local_path
         with faults(self.url, name, "store-read"):
-            found = obstore.get_ranges(_existing(self.url), name, starts=starts, ends=ends)
-        note_read(name, sum(len(part) for part in found))
-        return found
+            found: Iterable[Any]
+            if folder is not None:
+                found = read_parts(folder / name, starts, ends)
+            else:
+                found = obstore.get_ranges(_existing(self.url), name, starts=starts, ends=ends)
+            for part in found:
+                note_read(name, len(part))
+                yield part
 
     def read_json(self, name: str) -> Any:  # noqa: ANN401
         """Return the parsed JSON of an object."""

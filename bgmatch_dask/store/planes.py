@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import Box
+from bgmatch_dask.store.alignment import assert_aligned
 from bgmatch_dask.store.layout import TractSpec, read_spec
 from bgmatch_dask.store.location import Location, bucket_missing, faults
 from bgmatch_dask.store.lost import was_written
@@ -19,7 +21,7 @@ from bgmatch_dask.store.plane_writer import PlaneWriter
 from bgmatch_dask.store.shards import ChunkCodec, ShardCodec
 from bgmatch_dask.store.traffic import add_traffic, note_delete
 
-__all__ = ("TractStore", "assert_aligned", "open_store")
+__all__ = ("TractStore", "open_store")
 
 
 class TractStore:
@@ -97,7 +99,8 @@ class TractStore:
         out
             Array of the shape and dtype of the box to read into, C order.
         tables
-            Keeps the index of every shard that is read, for callers that read it in parts.
+            Keeps the index of every shard that is read, for callers that read it in parts; of one
+            that was fetched, all its bytes.
 
         Raises
         ------
@@ -107,6 +110,22 @@ class TractStore:
         ys, xs = box.slices_in(self.spec.geometry.patches.plane_box(patch))
         path = f"{kind or self.spec.kind}/{plane}"
         return self._read(path, (visit, patch, ys, xs), out, tables)
+
+    def fetch(self, plane: str, visit: int, patch: int, tables: dict[str, Any]) -> str:
+        """Get all bytes of the plane of a warp from a server at once, before it is read in parts.
+
+        Returns
+        -------
+        str
+            The name under which ``tables`` of `read` holds them now, to be dropped after the last
+            part. A local file is not held, for nobody waits for its parts.
+        """
+        path = f"{self.spec.kind}/{plane}"
+        name = self._shard_name(self.array(path), (visit, patch))
+        if self.location.local_path is None and name not in tables and self.codec(path):
+            with suppress(FileNotFoundError):
+                tables[name] = self.location.read_range(name)
+        return name
 
     def read_plane(self, path: str, index: tuple[int, ...]) -> NDArray[Any]:
         """Read one whole plane of an array by the places on its leading axes.
@@ -304,11 +323,14 @@ class TractStore:
         rows, columns = (part for part in region if isinstance(part, slice))
         name, window = self._shard_name(array, index), (rows, columns)
         try:
-            if codec.needs_all(window):
-                return codec.decode(self.location.read_range(name), window, out)
             known = {} if tables is None else tables
+            remote = self.location.local_path is None
+            if remote and name not in known and codec.needs_all(window):
+                return codec.decode(self.location.read_range(name), window, out)
             if name not in known:
                 known[name] = self.location.read_range(name, last=codec.index_size)
+            if len(known[name]) > codec.index_size:
+                return codec.decode(known[name], window, out)
             ranges = partial(self.location.read_ranges, name)
             return codec.decode_ranges(known[name], ranges, window, out)
         except FileNotFoundError as error:
@@ -350,30 +372,6 @@ def _object_of(array: zarr.Array[Any], region: tuple[int | slice, ...]) -> str:
 def _is_fill(array: zarr.Array[Any], values: NDArray[Any]) -> bool:
     same = values == array.fill_value
     return bool(np.all(same | np.isnan(values) if values.dtype.kind == "f" else same))
-
-
-def assert_aligned(array: zarr.Array[Any], region: tuple[int | slice, ...]) -> None:
-    """Refuse a write that does not cover whole write granules (shards, else chunks).
-
-    Zarr itself reads, changes and writes back a granule that is covered in part, without a
-    lock: two tasks that share one lose half of the data in silence.
-
-    Raises
-    ------
-    StoreError
-        ``write-misaligned``.
-    """
-    granules = array.shards or array.chunks
-    for axis, (part, granule, size) in enumerate(zip(region, granules, array.shape, strict=True)):
-        start, stop = (part, part + 1) if isinstance(part, int) else (part.start, part.stop)
-        inside = 0 <= start < stop <= size
-        if not inside or start % granule or (stop % granule and stop != size):
-            raise StoreError(
-                "write-misaligned",
-                f"Axis {axis}: {start}:{stop} does not cover whole granules of {granule}",
-                where=array.path,
-                fix="One task must own whole shards; this is a fault of the program.",
-            )
 
 
 def open_store(url: str) -> TractStore:

@@ -11,7 +11,7 @@ Format: Zarr v3 core specification and its codecs ``sharding_indexed``, ``blosc`
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ _CODECS = ("bytes", "blosc", "crc32c")
 _INDEX_CODECS = ("bytes", "crc32c")
 
 Window = tuple[slice, slice]
-Ranges = Callable[[Sequence[int], Sequence[int]], Sequence[Any]]
+Ranges = Callable[[Sequence[int], Sequence[int]], Iterable[Any]]
 """Gives the bytes from some first to some last positions of an object."""
 
 
@@ -162,6 +162,7 @@ class ShardCodec:
                 start, size = entries[place].tolist()
                 stored.append((place, start, size))
         if stored:
+            # One after the other: the next part may come in the memory of the one before.
             parts = ranges([s for _, s, _ in stored], [s + n for _, s, n in stored])
             for (place, _, size), part in zip(stored, parts, strict=True):
                 self._put(out, place, window, self._checked(part, size))

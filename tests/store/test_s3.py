@@ -14,15 +14,18 @@ from obstore.exceptions import AlreadyExistsError
 from obstore.store import from_url
 
 from bgmatch_dask import open_tract
+from bgmatch_dask.background.differences import Pixels
 from bgmatch_dask.errors import BgmatchError, ConfigError, StoreError
+from bgmatch_dask.pipeline.difference import StoredWarps
 from bgmatch_dask.pipeline.plan import make_plan
 from bgmatch_dask.pipeline.run import run_tract
 from bgmatch_dask.report.html import write_report
-from bgmatch_dask.store import Location, create_tract, open_store
+from bgmatch_dask.store import Location, TractSpec, create_tract, open_store
 from bgmatch_dask.warps.simulation import SimulationConfig, simulate_tract
 from tests.conftest import make_job
 from tests.s3_server import ENVIRONMENT
 from tests.store.test_planes import SPEC
+from tests.tiny_store import GEOMETRY, VISITS
 
 
 def code_of(call, *args, **kwargs):
@@ -122,6 +125,45 @@ def test_planes_and_sums_come_back(place):
     store.write_plane("image", 1, 1, values)
     np.testing.assert_array_equal(store.read("image", 1, 1, box), values)
     assert np.isnan(store.read("image", 0, 1, box)).all()
+
+
+def test_a_warp_in_many_chunks_is_differenced_with_one_request_for_each_plane(
+    place, tmp_path, monkeypatch
+):
+    spec = TractSpec(GEOMETRY, VISITS, "DN", bin_size=16, chunk=16)
+    box, asked = GEOMETRY.patches.inner_box(3), []
+    for location in (place, Location.of(str(tmp_path / "t.zarr"))):
+        create_tract(location, spec)
+        shape, rng = GEOMETRY.patches.plane_shape, np.random.default_rng(1)
+        for index in range(3):
+            open_store(location.url).write_plane(
+                "image", index, 3, rng.normal(size=shape).astype("f4")
+            )
+            mask = rng.integers(0, 2, shape, dtype=np.int32)
+            open_store(location.url).write_plane("mask", index, 3, mask)
+    for name in ("get", "get_ranges", "head"):
+        call = getattr(obstore, name)
+
+        def counted(store, path, call=call, **options):
+            asked.append(path)
+            return call(store, path, **options)
+
+        monkeypatch.setattr(obstore, name, counted)
+    found = []
+    for url in (place.url, location.url):
+        asked.clear()
+        reader = StoredWarps(open_store(url), 3, box)
+        assert len(reader.bands()) > 2
+        asked.clear()
+        pixels = [Pixels.read(reader, visit, box, 1) for visit in VISITS[:3]]
+        # What was got from a server is not held when it was read.
+        assert not reader.tables
+        found.append(np.array([part.image for part in pixels]))
+        planes = [n for n in asked if n.startswith(("direct/image/", "direct/mask/"))]
+        assert len(planes) == (6 if url == place.url else 0)
+    assert found[0].tobytes() == found[1].tobytes()
+    assert np.isnan(found[0]).any()
+    assert np.isfinite(found[0]).any()
 
 
 @pytest.mark.parametrize("whole", [True, False])
