@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from bgmatch_dask.numerics.cell_maps import CELL, cells_of, difference_cells, grow_cells
+from bgmatch_dask.numerics.cell_noise import error_of_mean, mean_and_spread, scaled_deviations
 from bgmatch_dask.numerics.local_median import SQUARE, local_median
 from bgmatch_dask.numerics.median import median
+from bgmatch_dask.numerics.nearest_cells import fill_from_nearest
 from bgmatch_dask.numerics.quadratic_trend import quadratic_trend
 
 __all__ = ("CELL", "outlier_cells", "outlier_footprints", "outliers_of_pixels")
 
 _STEP = 3
 """Rows that share a local median, which hardly changes over a third of its square."""
+_REACH = 6
+"""Cells within which a cell that a median looks at has one with data: the median of a cell is
+taken in its own row or the next, and looks at four cells on each side of it."""
 _MAD_TO_SIGMA = 1.482602218505602
 _FAINT = 0.5
 """Footprints grow into cells above this share of the threshold."""
@@ -118,29 +122,20 @@ def _outliers(
     seen = np.isfinite(mean)
     # A median has no inner side at an edge, where it would take any slope for an outlier.
     flat = mean - quadratic_trend(mean, seen, origin, scale)
-    deviation = np.where(seen, flat - _surroundings(flat, seen), 0.0)
-    scaled = np.abs(deviation) / np.where(seen, error, 1.0)
+    # A cell without data stands in with its nearest neighbour's.
+    around = local_median(fill_from_nearest(flat, seen, _REACH), _STEP)
+    scaled, of_seen = scaled_deviations(flat, around, error, seen)
     # Sky residuals and correlated noise widen the distribution: scale it by its own width.
-    width = max(_MAD_TO_SIGMA * median(scaled[seen]), 1.0)
+    width = max(_MAD_TO_SIGMA * median(of_seen), 1.0)
     return grow_cells(scaled > n_sigma * width, scaled > _FAINT * n_sigma * width)
 
 
 def _cell_means(count: Array, total: Array, squares: Array) -> tuple[Array, Array]:
     """Return mean and standard error of every cell, NaN where fewer than a quarter is good."""
-    enough = count >= CELL**2 / 4
-    n = np.where(enough, count, np.nan)
-    mean = total / n
-    spread = squares / n - mean**2
+    mean, spread = mean_and_spread(count, total, squares, CELL**2 / 4)
     # One noise for all cells: that of a single cell would be inflated by what is looked for.
-    sigma = np.sqrt(median(spread[enough])) if enough.any() else np.nan
-    return mean, np.where(sigma > 0, sigma, 1.0) / np.sqrt(n)
-
-
-def _surroundings(mean: Array, seen: Bools) -> Array:
-    """Return the local median; a cell without data stands in with its nearest neighbour's."""
-    rows, columns = distance_transform_edt(~seen, return_distances=False, return_indices=True)
-    filled = mean[rows, columns]
-    return local_median(filled, _STEP)
+    sigma = np.sqrt(median(spread)) if spread.size else np.nan
+    return mean, error_of_mean(count, mean, float(sigma) if sigma > 0 else 1.0)
 
 
 def _to_pixels(cells: Bools, shape: tuple[int, ...]) -> Bools:
