@@ -64,8 +64,17 @@ def count_finite(values: NDArray[np.float32]) -> int:
 def _blank_infinite(values: NDArray[np.float32]) -> None:
     for y in range(values.shape[0]):
         row = values[y]
-        for x in range(row.size):
-            row[x] = np.float32(np.nan) if abs(row[x]) > _LARGEST else row[x]
+        if _count_infinite(row):
+            for x in range(row.size):
+                row[x] = np.float32(np.nan) if abs(row[x]) > _LARGEST else row[x]
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_infinite(row: NDArray[np.float32]) -> int:
+    n = np.int32(0)
+    for x in range(row.size):
+        n = np.int32(n + (np.int32(1) if abs(row[x]) > _LARGEST else np.int32(0)))
+    return int(n)
 
 
 @numba.njit(cache=True, nogil=True)

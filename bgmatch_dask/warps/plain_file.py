@@ -29,7 +29,7 @@ __all__ = ("NOT_PLAIN", "PlainFile", "PlainHdu", "plain_file")
 NOT_PLAIN = (InputError, OddCardError, OSError, LookupError, TypeError, ValueError, ArithmeticError)
 """What is raised for a file that is not plain, or not sound."""
 
-_PIECE = 1 << 18
+_PIECE = 1 << 20
 _DTYPES = {-32: np.dtype(np.float32), 32: np.dtype(np.int32)}
 _CHANGED = ("BSCALE", "BZERO", "BLANK", "GROUPS")
 """Cards of images whose numbers are not stored as they are."""
