@@ -7,7 +7,7 @@ visit once, keeps its means in small cells, and takes all differences from those
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
@@ -26,12 +26,13 @@ from bgmatch_dask.background.superpixels import SuperpixelSums, measure_differen
 from bgmatch_dask.background.visits import Visit, sorted_visits
 from bgmatch_dask.geometry import Box, SuperpixelGrid
 from bgmatch_dask.maskplanes import DETECTIONS, bits_of
-from bgmatch_dask.numerics.cell_maps import blank_bad_pixels, cells_of
+from bgmatch_dask.numerics.cell_maps import blank_bad_pixels, cells_of, take_good_pixels
 
 __all__ = (
     "DifferenceMethod",
     "DifferenceSettings",
     "PatchDifferences",
+    "Piece",
     "PixelDifference",
     "Pixels",
     "WarpReader",
@@ -48,24 +49,33 @@ Bools = NDArray[np.bool_]
 _SOURCES = bits_of(DETECTIONS)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Some pixels of a visit, as they are best read together."""
+
+    image: NDArray[np.float32]
+    """``[y, x]``, C order."""
+    mask: NDArray[np.int32]
+    """Mask of the same pixels."""
+    first: tuple[int, int]
+    """Row and column of the first pixel that lies on the box."""
+    window: tuple[slice, slice]
+    """Rows and columns of the box that the piece gives."""
+
+
 class WarpReader(Protocol):
     """Gives the pixels of one patch; every pixel of every plane is asked for at most once."""
 
-    def bands(self) -> Sequence[slice]:
-        """Return the rows that are best read together: all rows of the box, in order."""
+    def pieces(self, visit: Visit) -> Iterator[Piece]:
+        """Yield image and mask of a visit: all pixels of the box; each holds until the next."""
         ...
 
-    def image(
-        self, visit: Visit, rows: slice | None = None, out: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
-        """Return rows of the image of a visit over the box, ``[y, x]``, to be changed.
-
-        They are read into ``out`` if it is given.
-        """
+    def image(self, visit: Visit) -> NDArray[np.float32]:
+        """Return the image of a visit over the box, ``[y, x]``, to be changed."""
         ...
 
-    def mask(self, visit: Visit, rows: slice | None = None) -> NDArray[np.int32]:
-        """Return rows of the mask of a visit over the same box."""
+    def mask(self, visit: Visit) -> NDArray[np.int32]:
+        """Return the mask of a visit over the same box."""
         ...
 
 
@@ -192,9 +202,9 @@ class Pixels:
     def read(cls, reader: WarpReader, visit: Visit, box: Box, bad_bits: int) -> Pixels:
         """Read a visit, whose mask is never held as a whole."""
         image, seen = np.empty(box.shape, np.float32), np.zeros(cells_of(box.shape), bool)
-        for rows in reader.bands():
-            reader.image(visit, rows, image[rows])
-            blank_bad_pixels(image[rows], reader.mask(visit, rows), bad_bits, seen, rows.start)
+        for piece in reader.pieces(visit):
+            part = (piece.image, piece.mask)
+            take_good_pixels(part, piece.first, bad_bits, piece.window, image, seen)
         return cls(image, seen)
 
 

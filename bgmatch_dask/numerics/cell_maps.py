@@ -13,6 +13,7 @@ __all__ = (
     "difference_cells",
     "grow_cells",
     "sum_blocks",
+    "take_good_pixels",
 )
 
 CELL = 8
@@ -31,35 +32,93 @@ def cells_of(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def blank_bad_pixels(
-    image: Floats, mask: NDArray[np.int32] | None, bad_bits: int, seen: Bools, top: int = 0
+    image: Floats, mask: NDArray[np.int32] | None, bad_bits: int, seen: Bools
 ) -> None:
     """Make every pixel of an image that shall not be used NaN, in place.
 
     Parameters
     ----------
     image
-        float32 ``[y, x]``, C order: an image or some rows of one.
+        float32 ``[y, x]``, C order.
     mask
         Bit field of the same shape, or None.
     bad_bits
         Pixels with these bits are blanked, as are those that are not finite.
     seen
-        Cells of `CELL`² pixels of the whole image, from its first pixel on; those that hold a good
-        pixel become True.
-    top
-        Row of the whole image that comes first.
+        Cells of `CELL`² pixels, from the first pixel on; those that hold a good one become True.
     """
     bits = np.zeros((0, 0), np.int32) if mask is None else np.ascontiguousarray(mask, np.int32)
-    _blank(image, bits, np.int32(bad_bits), seen, top)
+    _blank(image, bits, np.int32(bad_bits), seen)
+
+
+def take_good_pixels(
+    part: tuple[Floats, Bits],
+    first: tuple[int, int],
+    bad_bits: int,
+    window: tuple[slice, slice],
+    out: Floats,
+    seen: Bools,
+) -> None:
+    """Copy the pixels of a part of an image that shall be used; all others become NaN.
+
+    Parameters
+    ----------
+    part
+        Image and mask of the part, C order, of one shape.
+    first
+        Row and column of the first pixel of it that is wanted.
+    bad_bits
+        Pixels with these bits are not used, nor are those that are not finite.
+    window
+        Rows and columns of the whole image that the part is for.
+    out
+        The whole image, float32 ``[y, x]``.
+    seen
+        As for `blank_bad_pixels`.
+    """
+    rows, columns = window
+    area = (rows.start, rows.stop, columns.start, columns.stop)
+    _take(*part, *first, np.int32(bad_bits), area, out, seen)
 
 
 @numba.njit(cache=True, nogil=True)
-def _blank(image: Floats, mask: Bits, bad: np.int32, seen: Bools, top: int) -> None:
-    line, none = np.empty(image.shape[1], np.int32), np.zeros(image.shape[1], np.int32)
-    last = top + image.shape[0]
-    for row in range(top // CELL, -(-last // CELL)):
+def _take(
+    image: Floats,
+    mask: Bits,
+    top: int,
+    left: int,
+    bad: np.int32,
+    area: tuple[int, int, int, int],
+    out: Floats,
+    seen: Bools,
+) -> None:
+    y0, y1, x0, x1 = area
+    line, width = np.empty(x1 - x0, np.int32), x1 - x0
+    for row in range(y0 // CELL, -(-y1 // CELL)):
         line[:] = 0
-        for y in range(max(row * CELL, top) - top, min((row + 1) * CELL, last) - top):
+        for y in range(max(row * CELL, y0), min((row + 1) * CELL, y1)):
+            pixels = image[y - y0 + top, left : left + width]
+            bits = mask[y - y0 + top, left : left + width]
+            _take_row(pixels, bits, bad, out[y, x0:x1], line)
+        for x in range(width):
+            seen[row, (x0 + x) // CELL] |= line[x] != 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _take_row(image: Floats, mask: Bits, bad: np.int32, out: Floats, line: Bits) -> None:
+    for x in range(image.size):
+        value = image[x]
+        good = (abs(value) <= _LARGEST) & ((mask[x] & bad) == 0)
+        out[x] = value if good else np.float32(np.nan)
+        line[x] |= np.int32(good)
+
+
+@numba.njit(cache=True, nogil=True)
+def _blank(image: Floats, mask: Bits, bad: np.int32, seen: Bools) -> None:
+    line, none = np.empty(image.shape[1], np.int32), np.zeros(image.shape[1], np.int32)
+    for row in range(seen.shape[0]):
+        line[:] = 0
+        for y in range(row * CELL, min((row + 1) * CELL, image.shape[0])):
             _blank_row(image[y], mask[y] if mask.size else none, bad, line)
         for x in range(line.size):
             seen[row, x // CELL] |= line[x] != 0

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bgmatch_dask.background.differences import DifferenceSettings, PatchDifferences, measure_patch
+from bgmatch_dask.background.differences import (
+    DifferenceSettings,
+    PatchDifferences,
+    Piece,
+    measure_patch,
+)
 from bgmatch_dask.background.superpixels import SuperpixelSums, from_array, to_array
 from bgmatch_dask.background.visits import Visit
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.pipeline.outlier_masks import outliers_of
-from bgmatch_dask.pipeline.photometric_ratio import read_ratio
+from bgmatch_dask.pipeline.photometric_ratio import has_ratios, read_ratio
 from bgmatch_dask.pipeline.results import write_arrays
 from bgmatch_dask.store import Receipt, TractStore, open_store
 
@@ -66,44 +70,54 @@ class StoredWarps:
 
     tables: dict[str, Any] = field(default_factory=dict)
     """Indexes of the shards that are read, of a server their bytes."""
+    memory: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """A chunk of each plane, for one after the other."""
 
-    def bands(self) -> Sequence[slice]:
-        """Return the rows of each row of chunks, so that every chunk is decoded once."""
-        plane = self.store.spec.geometry.patches.plane_box(self.patch)
-        step = self.store.array(f"{self.store.spec.kind}/image").chunks[-2]
-        edges = [y for y in range(plane.y0, plane.y1, step) if self.box.y0 < y < self.box.y1]
-        places = (y - self.box.y0 for y in (self.box.y0, *edges, self.box.y1))
-        return [slice(*pair) for pair in pairwise(places)]
-
-    def image(
-        self, visit: Visit, rows: slice | None = None, out: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
-        """Return the image, in units in which backgrounds are smooth."""
-        box = self._box(rows)
-        pixels: NDArray[np.float32] = self._read("image", visit, rows, out)
+    def pieces(self, visit: Visit) -> Iterator[Piece]:
+        """Yield the chunks of a visit that touch the box."""
         index = self.store.spec.visit_index(str(visit))
-        ratio = read_ratio(self.store, index, self.patch, box)
+        # A server is asked once for each plane, not for each chunk: its answers take their time.
+        names = [self.store.fetch(p, index, self.patch, self.tables) for p in ("image", "mask")]
+        with_ratio = has_ratios(self.store)
+        for chunk in self._chunks():
+            image: NDArray[np.float32] = self._chunk("image", index, chunk)
+            ratio = read_ratio(self.store, index, self.patch, chunk) if with_ratio else None
+            if ratio is not None:
+                np.multiply(image, ratio, out=image)
+            part = chunk.intersect(self.box)
+            first = (part.y0 - chunk.y0, part.x0 - chunk.x0)
+            window = part.slices_in(self.box)
+            yield Piece(image, self._chunk("mask", index, chunk), first, window)
+        for name in names:
+            self.tables.pop(name, None)
+
+    def _chunks(self) -> Iterator[Box]:
+        plane = self.store.spec.geometry.patches.plane_box(self.patch)
+        height, width = self.store.array(f"{self.store.spec.kind}/image").chunks[-2:]
+        for y in range(plane.y0, plane.y1, height):
+            for x in range(plane.x0, plane.x1, width):
+                chunk = Box(x, y, min(width, plane.x1 - x), min(height, plane.y1 - y))
+                if not chunk.intersect(self.box).empty:
+                    yield chunk
+
+    def _chunk(self, plane: str, index: int, box: Box) -> NDArray[Any]:
+        found = self.memory.get(plane)
+        if found is None or found.shape != box.shape:
+            dtype = self.store.array(f"{self.store.spec.kind}/{plane}").dtype
+            found = self.memory[plane] = np.empty(box.shape, dtype)
+        return self.store.read(plane, index, self.patch, box, out=found, tables=self.tables)
+
+    def image(self, visit: Visit) -> NDArray[np.float32]:
+        """Return the image, in units in which backgrounds are smooth."""
+        index = self.store.spec.visit_index(str(visit))
+        pixels: NDArray[np.float32] = self.store.read("image", index, self.patch, self.box)
+        ratio = read_ratio(self.store, index, self.patch, self.box)
         return pixels if ratio is None else np.multiply(pixels, ratio, out=pixels)
 
-    def mask(self, visit: Visit, rows: slice | None = None) -> NDArray[np.int32]:
+    def mask(self, visit: Visit) -> NDArray[np.int32]:
         """Return the mask."""
-        return self._read("mask", visit, rows)
-
-    def _box(self, rows: slice | None) -> Box:
-        if rows is None:
-            return self.box
-        return Box(self.box.x0, self.box.y0 + rows.start, self.box.width, rows.stop - rows.start)
-
-    def _read(
-        self, plane: str, visit: Visit, rows: slice | None, out: NDArray[Any] | None = None
-    ) -> NDArray[Any]:
-        index, box = self.store.spec.visit_index(str(visit)), self._box(rows)
-        # A server is asked once, not for each row of chunks: its answers take their time.
-        name = self.store.fetch(plane, index, self.patch, self.tables)
-        values = self.store.read(plane, index, self.patch, box, out=out, tables=self.tables)
-        if box.y1 == self.box.y1:
-            self.tables.pop(name, None)
-        return values
+        index = self.store.spec.visit_index(str(visit))
+        return self.store.read("mask", index, self.patch, self.box)
 
 
 def difference_patch(task: DifferenceTask) -> Receipt:

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from bgmatch_dask.pipeline.results import PatchOffset
     from bgmatch_dask.warps.warp import Warp
 
-__all__ = ("RatioOffset", "make_ratio_cube", "read_ratio", "undo_ratio", "write_ratio")
+__all__ = (
+    "RatioOffset",
+    "has_ratios",
+    "make_ratio_cube",
+    "read_ratio",
+    "undo_ratio",
+    "write_ratio",
+)
 
 _KIND = "photometric_ratio"
 _METADATA = f"{_KIND}/image/zarr.json"
@@ -53,7 +60,7 @@ class RatioOffset:
 
 def undo_ratio(offset: PatchOffset, store: TractStore, visit: int, patch: int) -> PatchOffset:
     """Return the offset that is added to the image: the same one where the store has no ratios."""
-    return RatioOffset(offset, store, visit, patch) if _has_cube(store) else offset
+    return RatioOffset(offset, store, visit, patch) if has_ratios(store) else offset
 
 
 def make_ratio_cube(run: RunContext) -> None:
@@ -64,13 +71,14 @@ def make_ratio_cube(run: RunContext) -> None:
         run.create_group(_KIND, lambda group: create_plane_array(group, "image", spec))
 
 
-def _has_cube(store: TractStore) -> bool:
+def has_ratios(store: TractStore) -> bool:
+    """Whether the store keeps ratios."""
     return store.location.exists(_METADATA)
 
 
 def write_ratio(store: TractStore, visit: int, patch: int, warp: Warp) -> None:
     """Store the ratio of a warp where there is a cube; none is written as no data."""
-    if not _has_cube(store):
+    if not has_ratios(store):
         return
     patches = store.spec.geometry.patches
     full = np.full(patches.plane_shape, np.nan, np.float32)
@@ -81,7 +89,7 @@ def write_ratio(store: TractStore, visit: int, patch: int, warp: Warp) -> None:
 
 def read_ratio(store: TractStore, visit: int, patch: int, box: Box) -> NDArray[np.float32] | None:
     """Return the ratio of a warp on a box, 1 where it is unknown; None without a cube."""
-    return _read(store, visit, patch, box) if _has_cube(store) else None
+    return _read(store, visit, patch, box) if has_ratios(store) else None
 
 
 def _read(store: TractStore, visit: int, patch: int, box: Box) -> NDArray[np.float32]:

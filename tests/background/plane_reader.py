@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from bgmatch_dask.background.differences import Piece
+
 
 class PlaneReader:
     """Gives rows of planes in memory, and counts the pixels that are read.
@@ -18,32 +20,37 @@ class PlaneReader:
     part
         Rows and columns of them that are seen.
     n_bands
-        Pieces to read.
+        Bands of pieces to read.
     """
 
     def __init__(self, images, masks, part=(slice(None), slice(None)), n_bands=3):
         self.images = {visit: image[part] for visit, image in images.items()}
         self.masks = {visit: mask[part] for visit, mask in masks.items()}
-        self.height = next(iter(self.masks.values())).shape[0]
         self.n_bands = n_bands
         self.reads = Counter()
 
-    def bands(self):
-        edges = np.linspace(0, self.height, self.n_bands + 1).astype(int).tolist()
-        return [slice(*pair) for pair in pairwise(edges)]
+    def pieces(self, visit):
+        """Pieces overlap the box at its edges, as chunks of a store do."""
+        height, width = self.masks[visit].shape
+        for rows in _cut(height, self.n_bands):
+            for columns in _cut(width, 2):
+                image = np.pad(self._read("image", visit, self.images, (rows, columns)), 2)
+                mask = np.pad(self._read("mask", visit, self.masks, (rows, columns)), 2)
+                yield Piece(image, mask, (2, 2), (rows, columns))
 
-    def image(self, visit, rows=None, out=None):
+    def image(self, visit):
         # What is read may be changed.
-        pixels = self._read("image", visit, self.images, rows).copy()
-        if out is None:
-            return pixels
-        out[...] = pixels
-        return out
+        return self._read("image", visit, self.images).copy()
 
-    def mask(self, visit, rows=None):
-        return self._read("mask", visit, self.masks, rows)
+    def mask(self, visit):
+        return self._read("mask", visit, self.masks)
 
-    def _read(self, plane, visit, planes, rows):
-        pixels = planes[visit][rows or slice(None)]
+    def _read(self, plane, visit, planes, part=()):
+        pixels = planes[visit][part]
         self.reads[plane, visit] += pixels.size
         return pixels
+
+
+def _cut(size, n):
+    edges = np.linspace(0, size, n + 1).astype(int).tolist()
+    return [slice(*pair) for pair in pairwise(edges)]

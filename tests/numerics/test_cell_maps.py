@@ -12,6 +12,7 @@ from bgmatch_dask.numerics.cell_maps import (
     difference_cells,
     grow_cells,
     sum_blocks,
+    take_good_pixels,
 )
 
 
@@ -52,6 +53,11 @@ def test_pixels_of_unwanted_cells_are_not_read():
     np.testing.assert_array_equal(total, count)
 
 
+def _cut(size, rng):
+    edges = np.sort([0, size, *rng.integers(0, size + 1, 3)]).tolist()
+    return [slice(*pair) for pair in pairwise(edges)]
+
+
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(
     st.integers(0, 30),
@@ -60,7 +66,7 @@ def test_pixels_of_unwanted_cells_are_not_read():
     st.sampled_from([None, 0, 5]),
     st.integers(0, 2**31),
 )
-def test_bad_pixels_are_blanked_whatever_rows_come_together(height, width, bad, bits, seed):
+def test_bad_pixels_are_blanked_whatever_pieces_come_together(height, width, bad, bits, seed):
     rng = np.random.default_rng(seed)
     image = rng.normal(0.0, 1.0, (height, width)).astype(np.float32)
     image[rng.random(image.shape) < 0.5 * bad] = np.inf
@@ -68,10 +74,16 @@ def test_bad_pixels_are_blanked_whatever_rows_come_together(height, width, bad, 
     mask = None if bits is None else rng.choice([0, 1, 2, 4], image.shape).astype(np.int32)
     good = np.isfinite(image) & (True if mask is None else (mask & bits) == 0)
     expected = np.where(good, image, np.float32(np.nan))
-    seen = np.zeros(cells_of(image.shape), bool)
-    for top, end in pairwise(np.sort([0, height, *rng.integers(0, height + 1, 3)]).tolist()):
-        part = None if mask is None else mask[top:end]
-        blank_bad_pixels(image[top:end], part, bits or 0, seen, top)
+    seen, by_pieces = np.zeros((2, *cells_of(image.shape)), bool)
+    out, bare = np.empty_like(image), np.zeros(image.shape, np.int32) if mask is None else mask
+    for rows in _cut(height, rng):
+        for columns in _cut(width, rng):
+            # A piece may be a part of a chunk.
+            part = tuple(np.pad(plane[rows, columns], ((1, 2), (3, 0))) for plane in (image, bare))
+            take_good_pixels(part, (1, 3), bits or 0, (rows, columns), out, by_pieces)
+    blank_bad_pixels(image, mask, bits or 0, seen)
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(by_pieces, seen)
     np.testing.assert_array_equal(image, expected)
     assert seen.shape == (-(-height // 8), -(-width // 8))
     for row, column in np.ndindex(seen.shape):
