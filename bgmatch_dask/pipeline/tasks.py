@@ -133,27 +133,7 @@ def _write_warp(store: TractStore, task: IngestTask, warp: Warp) -> None:
     # Inf in the variance means no data, which is NaN in the store as it is in the image.
     blank_infinite(warp.variance)
     for name, values in (("image", warp.image), ("variance", warp.variance), ("mask", warp.mask)):
-        store.write_plane(
-            name, visit, task.patch, _whole_plane(store, task.patch, name, warp.box, values)
-        )
-
-
-def _whole_plane(
-    store: TractStore, patch: int, name: str, box: Box, values: NDArray[Any]
-) -> NDArray[Any]:
-    """Return the plane of a patch with the values of a box in it; without a copy where it can."""
-    plane_box = store.spec.geometry.patches.plane_box(patch)
-    if box == plane_box:
-        return values
-    fill = store.array(f"{store.spec.kind}/{name}").fill_value
-    full = np.empty(plane_box.shape, values.dtype)
-    rows, columns = box.slices_in(plane_box)
-    full[rows, columns] = values
-    for rest in (slice(0, rows.start), slice(rows.stop, None)):
-        full[rest] = fill
-    for rest in (slice(0, columns.start), slice(columns.stop, None)):
-        full[rows, rest] = fill
-    return full
+        store.write_plane(name, visit, task.patch, values, box=warp.box)
 
 
 def _measure(store: TractStore, task: IngestTask, warp: Warp) -> SuperpixelSums:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 from bgmatch_dask.errors import StoreError
 
-__all__ = ("assert_aligned",)
+__all__ = ("assert_aligned", "framed")
 
 
 def assert_aligned(array: zarr.Array[Any], region: tuple[int | slice, ...]) -> None:
@@ -33,3 +35,12 @@ def assert_aligned(array: zarr.Array[Any], region: tuple[int | slice, ...]) -> N
                 where=array.path,
                 fix="One task must own whole shards; this is a fault of the program.",
             )
+
+
+def framed(
+    values: NDArray[Any], window: tuple[slice, slice], array: zarr.Array[Any]
+) -> NDArray[Any]:
+    """Return a whole plane of an array: values in a window of it, around them the fill value."""
+    full = np.full(array.shape[-2:], array.fill_value, array.dtype)
+    full[window] = values
+    return full

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.geometry import Box
-from bgmatch_dask.store.alignment import assert_aligned
+from bgmatch_dask.store.alignment import assert_aligned, framed
 from bgmatch_dask.store.layout import TractSpec, read_spec
 from bgmatch_dask.store.location import Location, bucket_missing, faults
 from bgmatch_dask.store.lost import was_written
@@ -143,21 +143,33 @@ class TractStore:
         return self._read(path, (patch, ys, xs))
 
     def write_plane(
-        self, plane: str, visit: int, patch: int, values: NDArray[Any], *, kind: str | None = None
+        self,
+        plane: str,
+        visit: int,
+        patch: int,
+        values: NDArray[Any],
+        *,
+        kind: str | None = None,
+        box: Box | None = None,
     ) -> None:
         """Write one whole plane of one warp: exactly one shard, owned by the caller alone.
 
         Parameters
         ----------
         values
-            Array of the shape and dtype of the plane.
+            Array of the dtype of the plane, and of its shape or that of ``box``.
+        box
+            Tract pixels that the values cover, inside the plane box of the patch; the rest of the
+            plane holds its fill value. Default: all.
 
         Raises
         ------
         StoreError
             ``write-misaligned`` when the write would not cover whole shards.
         """
-        self._write(f"{kind or self.spec.kind}/{plane}", (visit, patch), values)
+        whole = self.spec.geometry.patches.plane_box(patch)
+        window = None if box in (None, whole) else box.slices_in(whole)
+        self._write(f"{kind or self.spec.kind}/{plane}", (visit, patch), values, window)
 
     def patch_plane(self, path: str, patch: int) -> PlaneWriter:
         """Return what writes one whole plane of a (patch, y, x) array, owned by the caller alone.
@@ -176,25 +188,32 @@ class TractStore:
         """
         self._write(path, (patch,), values)
 
-    def _write(self, path: str, index: tuple[int, ...], values: NDArray[Any]) -> None:
+    def _write(
+        self,
+        path: str,
+        index: tuple[int, ...],
+        values: NDArray[Any],
+        window: tuple[slice, slice] | None = None,
+    ) -> None:
         array = self.array(path)
-        if values.shape != array.shape[len(index) :] or values.dtype != array.dtype:
+        lines = [slice(0, n) for n in array.shape[len(index) :]]
+        shape = tuple(part.stop - part.start for part in window or lines)
+        if values.shape != shape or values.dtype != array.dtype:
             raise StoreError(
                 "write-misaligned",
-                f"{path} takes {array.shape[len(index) :]} {array.dtype}, "
-                f"got {values.shape} {values.dtype}",
+                f"{path} takes {shape} {array.dtype}, got {values.shape} {values.dtype}",
                 where=self.location.url,
             )
-        region: tuple[int | slice, ...] = (*index, *(slice(0, n) for n in values.shape))
+        region: tuple[int | slice, ...] = (*index, *lines)
         assert_aligned(array, region)
         codec = self.codec(path)
         if codec is not None:
-            self.put_shard(path, index, codec.encode(values))
+            self.put_shard(path, index, codec.encode(values, window))
             add_traffic(values.nbytes)
             return
         try:
             with faults(self.location.url, path, "store-write"):
-                array[region] = values
+                array[region] = values if window is None else framed(values, window, array)
         except FileNotFoundError as error:
             raise bucket_missing(self.location.url) from error
         add_traffic(values.nbytes)

@@ -86,15 +86,45 @@ class ShardCodec:
         """Bytes of the index at the end of a shard."""
         return 16 * self.grid[0] * self.grid[1] + _CHECK
 
-    def encode(self, values: NDArray[Any]) -> Sequence[bytes] | None:
-        """Return a whole plane as the parts of its shard; as `ShardBuilder.finish`."""
+    def encode(self, values: NDArray[Any], window: Window | None = None) -> Sequence[bytes] | None:
+        """Return a whole plane as the parts of its shard; as `ShardBuilder.finish`.
+
+        Parameters
+        ----------
+        values
+            Pixels of the plane, or of a part of it.
+        window
+            Rows and columns of that part; the others hold the fill value.
+        """
         shard = ShardBuilder(self)
-        height, width = self.chunk
+        rows, columns = (slice(0, n) for n in self.shape) if window is None else window
         for row, column in np.ndindex(*self.grid):
-            top, left = row * height, column * width
-            part = values[top : top + height, left : left + width]
-            shard.add((row, column), np.ascontiguousarray(part))
+            chunk = self._chunk_of(values, (rows, columns), (row, column))
+            if chunk is not None:
+                shard.add((row, column), chunk)
         return shard.finish()
+
+    def _chunk_of(
+        self, values: NDArray[Any], window: Window, place: tuple[int, int]
+    ) -> NDArray[Any] | None:
+        """Return a chunk of a plane that holds values in a window; None where it has none."""
+        inside, part = [], []
+        for lines, index, length in zip(window, place, self.chunk, strict=True):
+            start = index * length
+            low, high = max(lines.start, start), min(lines.stop, start + length)
+            if low >= high:
+                return None
+            inside.append(slice(low - start, high - start))
+            part.append(slice(low - lines.start, high - lines.start))
+        found = values[part[0], part[1]]
+        if found.shape == self.chunk:
+            return np.ascontiguousarray(found)
+        chunk = np.empty(self.chunk, self.dtype)
+        rows, columns = inside
+        chunk[rows, columns] = found
+        chunk[: rows.start] = chunk[rows.stop :] = self.fill
+        chunk[rows, : columns.start] = chunk[rows, columns.stop :] = self.fill
+        return chunk
 
     def needs_all(self, window: Window) -> bool:
         """Whether a part of a plane touches all chunks, so that the whole shard may be read."""

@@ -48,6 +48,25 @@ def test_a_plane_comes_back_bit_by_bit_and_by_box(store, name):
     assert part.dtype == values.dtype
 
 
+@pytest.mark.parametrize("by_us", [True, False])
+def test_around_the_box_of_a_warp_there_is_no_data(store, monkeypatch, by_us):
+    if not by_us:
+        monkeypatch.setattr(store, "codec", lambda _path: None)
+    whole = GRID.plane_box(4)
+    box = Box(whole.x0 + 3, whole.y0, whole.width - 3, whole.height - 5)
+    for name in PLANES:
+        store.write_plane(name, 1, 4, _plane(name))
+        values = _plane(name)[: box.height, : box.width].copy()
+        store.write_plane(name, 1, 4, values, box=box)
+        read = TractStore(store.location).read(name, 1, 4, whole)
+        np.testing.assert_array_equal(read[:-5, 3:], values)
+        outside = np.ones(whole.shape, bool)
+        outside[:-5, 3:] = False
+        fill = read[outside]
+        assert (fill == NO_DATA).all() if name == "mask" else np.isnan(fill).all()
+    assert _code(store.write_plane, "mask", 1, 4, _plane("mask"), box=box) == "write-misaligned"
+
+
 def test_what_was_not_written_is_no_data(store):
     box = GRID.inner_box(2)
     assert np.isnan(store.read("image", 0, 2, box)).all()

@@ -48,6 +48,19 @@ def test_zarr_reads_what_is_encoded_and_the_other_way_round(dtype, fill, chunks)
     np.testing.assert_array_equal(array[1], values)
 
 
+@pytest.mark.parametrize("chunks", [(16, 20), (48, 60), (6, 60)])
+@pytest.mark.parametrize(("dtype", "fill"), [("f4", np.nan), ("i4", 256)])
+@pytest.mark.parametrize("window", [*WINDOWS, (47, 48, 59, 60), (16, 32, 20, 60)])
+def test_a_part_is_encoded_as_the_plane_with_fill_around_it(dtype, fill, chunks, window):
+    codec = ShardCodec.of(_array({}, dtype, fill, chunks))
+    y0, y1, x0, x1 = window
+    part = slice(y0, y1), slice(x0, x1)
+    whole = np.full((48, 60), fill, dtype)
+    whole[part] = _values(dtype, fill)[part]
+    parts, expected = codec.encode(whole[part].copy(), part), codec.encode(whole)
+    assert parts == expected
+
+
 def test_only_the_chunks_of_a_window_are_asked_for():
     codec, values = ShardCodec.of(_array({}, "f4", np.nan)), _values("f4", np.nan)
     data, asked = b"".join(codec.encode(values)), []
