@@ -26,8 +26,10 @@ from bgmatch_dask.numerics.stacking import (
 )
 from bgmatch_dask.numerics.superpixels import bin_statistics
 
-__all__ = ("TOGETHER", "MeanPlanes", "Shift", "SkyWeight", "Stack", "WeightedWarp")
+__all__ = ("BAND", "TOGETHER", "MeanPlanes", "Shift", "SkyWeight", "Stack", "WeightedWarp")
 
+BAND = 64
+"""Rows whose sums are completed before those of the next."""
 _DETECTED = (1 << MASK_PLANES["DETECTED"]) | (1 << MASK_PLANES["DETECTED_NEGATIVE"])
 
 
@@ -85,8 +87,8 @@ class Stack:
         Parameters
         ----------
         shape
-            Rows and columns; one row is enough where `TOGETHER` warps or fewer, all of a mean,
-            come in one call of `add`.
+            Rows and columns. Where all warps of a mean come in one call of `add`, `BAND` rows are
+            enough, and a single one for `TOGETHER` warps or fewer.
         plain
             Also take the mean of the warps without their shifts, and without its variance.
         """
@@ -110,12 +112,34 @@ class Stack:
         out
             After the last warps: where the mean goes. The next warps begin another mean.
         """
-        used = [w for w in warps if np.isfinite(w.weight) and w.weight > 0]
-        for first in range(0, max(len(used), 1), TOGETHER):
-            last = first + TOGETHER >= len(used)
-            self._add(used[first : first + TOGETHER], bad_bits, out if last else None)
+        used = _used(warps)
+        groups = [used[i : i + TOGETHER] for i in range(0, len(used), TOGETHER)] or [[]]
+        if out is None or not self.fresh or len(groups) == 1:
+            for group in groups:
+                self.add_few(group, bad_bits, out if group is groups[-1] else None)
+            return
+        # Sums of a few rows stay in the cache until the last warp.
+        height, rows = out.image.shape[0], min(BAND, self.sums[0].shape[0])
+        for top in range(0, height, rows):
+            part = slice(top, min(top + rows, height))
+            band = self.rows(part.stop - part.start)
+            for group in groups:
+                last = group is groups[-1]
+                band.add_few(
+                    [w.rows(part) for w in group], bad_bits, out.rows(part) if last else None
+                )
 
-    def _add(self, warps: Sequence[WeightedWarp], bad_bits: int, out: MeanPlanes | None) -> None:
+    def rows(self, number: int) -> Stack:
+        """Return the first rows of the sums, for another mean."""
+        a, b, c, d, e = self.sums
+        sums = (a[:number], b[:number], c[:number], d[:number], e[:number])
+        plain = None if self.plain is None else (self.plain[0][:number], self.plain[1][:number])
+        return Stack(sums, plain)
+
+    def add_few(
+        self, warps: Sequence[WeightedWarp], bad_bits: int, out: MeanPlanes | None = None
+    ) -> None:
+        """Do as `add` does for at most `TOGETHER` warps whose weights are good."""
         mean = None
         if out is not None:
             mean = ((out.image, out.variance, out.mask, out.nimage), out.plain, NO_DATA)
@@ -133,7 +157,7 @@ class Stack:
     def planes(self) -> dict[str, NDArray[Any]]:
         """Return image, variance (NaN where empty), mask and nimage of the mean."""
         out, fresh = MeanPlanes.empty(self.sums[0].shape), self.fresh
-        self._add((), 0, out)
+        self.add_few((), 0, out)
         self.fresh = fresh
         return out.by_name
 
@@ -163,6 +187,11 @@ class MeanPlanes:
         floats = (np.empty(shape, np.float32), np.empty(shape, np.float32))
         bits = (np.empty(shape, np.int32), np.empty(shape, np.int32))
         return cls(*floats, *bits, np.empty(shape if plain else (0, 0), np.float32))
+
+    def rows(self, part: slice) -> MeanPlanes:
+        """Return some rows of the planes, which share their memory."""
+        floats, bits = (self.image[part], self.variance[part]), (self.mask[part], self.nimage[part])
+        return MeanPlanes(*floats, *bits, self.plain[part] if self.plain.size else self.plain)
 
     @property
     def by_name(self) -> dict[str, NDArray[Any]]:

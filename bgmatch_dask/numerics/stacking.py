@@ -83,6 +83,22 @@ class WeightedWarp:
     left_out: bool = False
     """Whether the warp counts in the plain sums alone."""
 
+    def rows(self, part: slice) -> WeightedWarp:
+        """Return some rows of the warp, which share its memory."""
+        shift, outliers = self.shift, self.outliers
+        if shift is not None:
+            image, variance = shift
+            shift = (_rows(image, part), _rows(variance, part))  # type: ignore[assignment]
+        planes = (self.image[part], self.variance[part], self.mask[part])
+        outliers = None if outliers is None else outliers[part]
+        return WeightedWarp(*planes, self.weight, shift, outliers, self.left_out)
+
+
+def _rows(drawn: RowPolynomials | Floats, part: slice) -> RowPolynomials | Floats:
+    if isinstance(drawn, RowPolynomials):
+        return RowPolynomials(drawn.terms[part], drawn.starts, drawn.places)
+    return drawn[part]
+
 
 def empty_sums(shape: tuple[int, int]) -> Sums:
     """Return memory for sums; the first call of `add_weighted` sets them to zero."""
@@ -109,7 +125,7 @@ def add_weighted(
     bad_bits
         Pixels with these bits are left out, as are pixels that are not finite.
     sums
-        Running sums, changed in place; of the shape of the warps, or of one row when all warps
+        Running sums, changed in place; of the shape of the warps, or of some rows when all warps
         come at once (``fresh`` and ``mean``).
     outlier_bits
         Bits that the mask of the mean gets where a good pixel is an outlier.
@@ -194,7 +210,7 @@ def _stack(
             to = (out[0][y], out[1][y], out[2][y], out[3][y])
             mean_of_four(a, b, c, d, factors, marks[row], bare, *to, bits[2])
             continue
-        s = 0 if sums[0].shape[0] == 1 else y
+        s = y % sums[0].shape[0]
         if fresh:
             _clear(sums, plain, s)
         if n > 0:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.background.offsets import rows_of
 from bgmatch_dask.coadd.layout import COADD_PLANES
-from bgmatch_dask.coadd.stack import TOGETHER, MeanPlanes, Shift, Stack, WeightedWarp
+from bgmatch_dask.coadd.stack import BAND, TOGETHER, MeanPlanes, Shift, Stack, WeightedWarp
 from bgmatch_dask.geometry import Box
 from bgmatch_dask.pipeline.outlier_masks import OutlierMasks
 from bgmatch_dask.pipeline.results import Method, PatchOffset, SurfaceOffset, offset_on
@@ -136,7 +136,7 @@ def _means(
     warps = _Warps(store, task, shape, pool)
     # A model of a single warp is drawn whole, whatever the box: then all chunks wait for it.
     regions = [[tile] for tile in tiles] if task.method == "joint" else [tiles]
-    rows = 1 if len(warps.groups) == 1 else shape[0]
+    rows = BAND if len(warps.groups) == 1 else shape[0]
     plain = not task.write_unmatched
     sums = [_Sums.empty((rows, shape[1]), plain=plain) for _ in regions[0]]
     out = _Means(MeanPlanes.empty(shape, plain=plain), None if plain else MeanPlanes.empty(shape))
@@ -225,6 +225,9 @@ class _Warps:
         self._tables: dict[str, Any] = {}
         self._offsets: dict[str, PatchOffset] = {}
         most = min(max(_HELD_PIXELS // (shape[0] * shape[1]), 1), TOGETHER)
+        # Twice as many without sums of the whole chunk take no more memory than with them.
+        if most < len(task.weights) <= 2 * most:
+            most *= 2
         if task.method == "per_warp":
             most = 1
         weights = task.weights

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgmatch_dask.coadd.layout import COADD_PLANES
-from bgmatch_dask.coadd.stack import TOGETHER, MeanPlanes, SkyWeight, Stack, WeightedWarp
+from bgmatch_dask.coadd.stack import BAND, TOGETHER, MeanPlanes, SkyWeight, Stack, WeightedWarp
 from bgmatch_dask.maskplanes import CLIPPED, NO_DATA, bits_of
 from bgmatch_dask.numerics.keys import keys_render, keys_rows, linear_render, linear_rows
 
@@ -202,6 +202,18 @@ def test_shifts_and_outliers_are_those_of_plain_numpy(kind):
     assert out.plain.tobytes() == unmatched["image"].tobytes()
 
 
+@pytest.mark.parametrize("rows", [7, SHAPE[0], BAND])
+@pytest.mark.parametrize("count", [0, 3, TOGETHER + 1, 2 * TOGETHER + 3])
+def test_sums_of_a_few_rows_serve_for_any_number_of_warps_at_once(count, rows):
+    warps = [WeightedWarp(*w) for w in _warps(count)]
+    stack, out = Stack.empty((rows, SHAPE[1]), plain=True), MeanPlanes.empty(SHAPE, plain=True)
+    for _ in range(2):
+        stack.add(warps, BAD, out)
+        for name, plane in _stack(_warps(count)).items():
+            assert out.by_name[name].tobytes() == plane.tobytes()
+        assert out.plain.tobytes() == out.image.tobytes()
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 3, TOGETHER])
 def test_sums_of_one_row_serve_where_all_warps_come_at_once(count):
     warps = [WeightedWarp(*w) for w in _warps(count)]
@@ -212,4 +224,4 @@ def test_sums_of_one_row_serve_where_all_warps_come_at_once(count):
             assert out.by_name[name].tobytes() == plane.tobytes()
         assert out.plain.tobytes() == out.image.tobytes()
     with pytest.raises(ValueError, match="sums of"):
-        stack.add([WeightedWarp(*w) for w in _warps(TOGETHER + 1)], BAD, out)
+        stack.add([WeightedWarp(*w) for w in _warps(TOGETHER + 1)], BAD)
