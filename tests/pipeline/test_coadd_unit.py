@@ -7,7 +7,7 @@ import pytest
 
 from bgmatch_dask.background.offsets import render, render_variance
 from bgmatch_dask.coadd.layout import COADD_PLANES
-from bgmatch_dask.coadd.stack import Stack, WeightedWarp
+from bgmatch_dask.coadd.stack import TOGETHER, Stack, WeightedWarp
 from bgmatch_dask.maskplanes import NO_DATA
 from bgmatch_dask.pipeline import coadd_unit
 from bgmatch_dask.pipeline.coadd_unit import CoaddTask, coadd_patch
@@ -95,9 +95,11 @@ def test_the_memory_of_warps_does_not_grow_with_their_number(store, monkeypatch)
             held.append(sum(plane.nbytes for plane in (*self._held, self._masks)))
 
     monkeypatch.setattr(coadd_unit, "_Warps", Noted)
-    for count in (5, 50):
+    for count in (3, 9, 50, 2 * TOGETHER):
         weights = ((REFERENCE, 1.0),) * count
         coadd_patch(
             CoaddTask(store.location.url, RUN, PATCH, weights, REFERENCE, (), NO_DATA, False, "")
         )
-    assert held[0] == held[1] > 0
+    assert held[0] == held[1] == held[2] > 0
+    # Twice as many where no sums of a whole chunk are held, which are larger than a chunk of four.
+    assert held[3] == 2 * held[2]
