@@ -43,6 +43,14 @@ def test_versions_of_a_local_cluster_agree(cluster):
     assert find_mismatches(cluster) == ()
 
 
+def _samples_each(dask_worker):
+    return dask_worker.periodic_callbacks["profile"].callback_time
+
+
+def test_the_profiler_of_a_worker_does_not_look_all_the_time(cluster):
+    assert set(cluster.run(_samples_each).values()) == {100}
+
+
 def test_a_worker_with_another_version_is_refused_with_a_table(tmp_path):
     metadata = tmp_path / "other" / "bgmatch_dask-0.0.1.dist-info" / "METADATA"
     metadata.parent.mkdir(parents=True)
