@@ -93,24 +93,48 @@ def _take(
     seen: Bools,
 ) -> None:
     y0, y1, x0, x1 = area
-    line, width = np.empty(x1 - x0, np.int32), x1 - x0
+    line = np.empty(x1 - x0, np.int32)
     for row in range(y0 // CELL, -(-y1 // CELL)):
         line[:] = 0
-        for y in range(max(row * CELL, y0), min((row + 1) * CELL, y1)):
-            pixels = image[y - y0 + top, left : left + width]
-            bits = mask[y - y0 + top, left : left + width]
-            _take_row(pixels, bits, bad, out[y, x0:x1], line)
-        for x in range(width):
-            seen[row, (x0 + x) // CELL] |= line[x] != 0
+        first, last = max(row * CELL, y0), min((row + 1) * CELL, y1)
+        _take_rows(image, mask, first - y0 + top, left, bad, out, (first, last, x0, x1), line)
+        _see(line, x0, row, seen)
 
 
 @numba.njit(cache=True, nogil=True)
-def _take_row(image: Floats, mask: Bits, bad: np.int32, out: Floats, line: Bits) -> None:
-    for x in range(image.size):
-        value = image[x]
-        good = (abs(value) <= _LARGEST) & ((mask[x] & bad) == 0)
-        out[x] = value if good else np.float32(np.nan)
-        line[x] |= np.int32(good)
+def _see(line: Bits, x0: int, row: int, seen: Bools) -> None:
+    """Note the cells in which a line, which begins at column ``x0``, is not zero."""
+    x, end = 0, line.size
+    while x < end:
+        cell = (x0 + x) // CELL
+        last = min((cell + 1) * CELL - x0, end)
+        any_seen = np.int32(0)
+        while x < last:
+            any_seen |= line[x]
+            x += 1
+        seen[row, cell] |= any_seen != 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _take_rows(
+    image: Floats,
+    mask: Bits,
+    top: int,
+    left: int,
+    bad: np.int32,
+    out: Floats,
+    area: tuple[int, int, int, int],
+    line: Bits,
+) -> None:
+    # Not row by row as arrays of their own, each of which counts references. Unsigned positions
+    # spare the test for negative ones.
+    y0, x0, first, step = np.uint64(area[0]), np.uint64(area[2]), np.uint64(left), np.uint64(top)
+    for k in range(np.uint64(area[1] - area[0])):
+        for x in range(np.uint64(line.size)):
+            value = image[step + k, first + x]
+            good = (abs(value) <= _LARGEST) & ((mask[step + k, first + x] & bad) == 0)
+            out[y0 + k, x0 + x] = value if good else np.float32(np.nan)
+            line[x] |= np.int32(1) if good else np.int32(0)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -120,8 +144,7 @@ def _blank(image: Floats, mask: Bits, bad: np.int32, seen: Bools) -> None:
         line[:] = 0
         for y in range(row * CELL, min((row + 1) * CELL, image.shape[0])):
             _blank_row(image[y], mask[y] if mask.size else none, bad, line)
-        for x in range(line.size):
-            seen[row, x // CELL] |= line[x] != 0
+        _see(line, 0, row, seen)
 
 
 @numba.njit(cache=True, nogil=True)
