@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlparse
@@ -246,14 +247,17 @@ class Location:
         StoreError
             ``store-write`` when the place refuses.
         """
-        if self.local_path is None and sum(map(len, parts)) < _SMALL:
+        folder = self.local_path
+        if folder is None and sum(map(len, parts)) < _SMALL:
             self.write_bytes(name, b"".join(parts))
             return
-        # Parts of an upload go to a server at the same time; to a disk it is one file either way.
-        several = None if self.local_path is None else False
         try:
             with faults(self.url, name, "store-write"):
-                obstore.put(_connect(self.url), name, parts, use_multipart=several)
+                if folder is None:
+                    # Parts of an upload go to a server at the same time.
+                    obstore.put(_connect(self.url), name, parts)
+                else:
+                    _write_file(folder / name, parts)
         except FileNotFoundError as error:
             raise bucket_missing(self.url) from error
         note_write(name, *parts)
@@ -283,6 +287,27 @@ class Location:
         """
         with suppress(FileNotFoundError), faults(self.url, name, "store-write"):
             obstore.delete(_existing(self.url), name)
+
+
+def _write_file(path: Path, parts: Sequence[bytes]) -> None:
+    """Write a file that appears whole or not at all, in this thread, as obstore does in another."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        # The name by which what a crash leaves behind is known to listings and to `verify`.
+        part = path.with_name(f"{path.name}#{number}")
+        with suppress(FileExistsError):
+            stream = part.open("xb", buffering=0)
+            break
+    try:
+        with stream:
+            for data in parts:
+                view, at = memoryview(data), 0
+                while at < len(view):
+                    at += stream.write(view[at:])
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 @lru_cache(maxsize=32)
@@ -335,7 +360,7 @@ def _refused(url: str, name: str, code: str, error: Exception) -> StoreError:
     return StoreError(code, what, where=url, fix=fix)
 
 
-_FULL = ("(os error 28)", "(os error 122)", "No space left on device")
+_FULL = ("(os error 28)", "(os error 122)", "No space left on device", "quota exceeded")
 """What a local disk says when it, or the share of this user, is full."""
 
 

@@ -70,6 +70,24 @@ def test_parts_are_one_object(place):
     assert sorted(p.name for p in (place.local_path / "direct").iterdir()) == ["x", "y"]
 
 
+def test_what_others_left_or_are_writing_is_not_touched(place):
+    folder = place.local_path / "direct"
+    folder.mkdir(parents=True)
+    (folder / "x#1").write_bytes(b"half")
+    place.write_parts("direct/x", [b"1", b"2"])
+    assert place.read_bytes("direct/x") == b"12"
+    assert (folder / "x#1").read_bytes() == b"half"
+    assert sorted(p.name for p in folder.iterdir()) == ["x", "x#1"]
+
+
+def test_a_write_that_is_refused_leaves_nothing(place):
+    (place.local_path / "direct/x").mkdir(parents=True)
+    assert _code(place.write_parts, "direct/x", [b"1"]) == "store-write"
+    assert [p.name for p in (place.local_path / "direct").iterdir()] == ["x"]
+    place.write_bytes("file", b"1")
+    assert _code(place.write_parts, "file/x", [b"1"]) == "store-write"
+
+
 def test_writing_again_replaces_unless_it_must_create(place):
     place.write_bytes("lock", b"1", create=True)
     assert _code(place.write_bytes, "lock", b"2", create=True) == "object-exists"
