@@ -42,7 +42,7 @@ _NOISE_FREE = 1e-20
 _CORRECTIONS = 8
 _CORRECTED = 1e-13
 _SMALL = 1e-5
-_SMALL_DRAFT = 5e-2
+_SMALL_DRAFT = 1e-2
 _STRONGER = 3.0
 _SETTLED = 0.2
 _LEAST_SCALE = 1.0
@@ -320,7 +320,7 @@ def _solve(
         theta = theta + change
         needed = needs(theta)
         typical = float(np.abs(needed).mean()) if len(needed) else 0.0
-        # Modes are orthonormal: no node changes by more than the norm of all.
+        # What strengths are taken from depends on all modes, not on the one that moves most.
         moved = float(np.sqrt((change**2).mean())) if rough else np.abs(change).max(initial=0.0)
         if moved <= max(_CORRECTED * scale, small * typical):
             break
