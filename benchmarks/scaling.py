@@ -76,6 +76,8 @@ def run(size: Size, work: Path, progress: Progress) -> PartResult:
         most = gains(pool, size.probe, size.probe_pause)
     progress.step("start of programs")
     begin, begin_table = start_up(2, size.starts)
+    for store in work.glob("scaling-*.zarr"):
+        shutil.rmtree(store)
     gain = statistics.median(j.after_ingest() for j in one) / statistics.median(
         j.after_ingest() for j in two
     )
@@ -155,8 +157,8 @@ def _tracts(
 
 def _job(client: Client, config: SimulationConfig, work: Path) -> JobMeasure:
     tract = simulated(work, config)
-    store = work / "scaling.zarr"
-    shutil.rmtree(store, ignore_errors=True)
+    # File systems look past what was just deleted, which a run without a run before it is spared.
+    store = work / f"scaling-{time.monotonic_ns()}.zarr"
     return run_job(client, job_config(tract, store))
 
 
