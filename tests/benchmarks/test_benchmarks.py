@@ -11,10 +11,12 @@ import pytest
 from astropy.io import fits
 from typer.testing import CliRunner
 
+from benchmarks import scaling
 from benchmarks.accuracy import growth_of
 from benchmarks.command import run_parts, verdict
 from benchmarks.compare import compare
 from benchmarks.html import write_html
+from benchmarks.job import JobMeasure, StageMeasure
 from benchmarks.measure import in_process
 from benchmarks.peers.meshes import run_own
 from benchmarks.peers.scene import Scene, save_corrections
@@ -25,7 +27,9 @@ from benchmarks.scaling import makespan
 from benchmarks.sizes import SIZES
 from bgmatch_dask.cli import bench
 from bgmatch_dask.cli.main import app
+from bgmatch_dask.config import load_config
 from bgmatch_dask.report.truth_table import TruthRow
+from bgmatch_dask.store import Location
 
 
 def test_a_spread_is_median_least_and_most():
@@ -206,3 +210,25 @@ def test_an_unknown_part_is_refused(tmp_path, capfd):
     result = CliRunner().invoke(app, ["bench", "--parts", "nonsense", "--out", str(tmp_path)])
     assert result.exit_code == 2
     assert "nonsense" in capfd.readouterr().err
+
+
+_CONFIG = load_config(values={"inputs": {"paths": ["."]}, "store": {"url": "nowhere.zarr"}})
+
+
+def _measured(units: int, pixels: float, seconds: float) -> JobMeasure:
+    def stage(taken: float, n: int) -> StageMeasure:
+        return StageMeasure(taken, n, 0.0, 0.0, 0.0, 0.0)
+
+    stages = {"ingest": stage(1.0, units), "reference": stage(seconds, 0)}
+    return JobMeasure(Location.of("nowhere.zarr"), _CONFIG, 1.0, {}, pixels, stages)
+
+
+def test_a_stage_of_the_driver_is_continued_in_warps_and_superpixels():
+    area = _CONFIG.background.bin_size**2
+    sizes = [(16, 9e3), (27, 400.0), (217, 3e3), (38, 500.0), (398, 5e3)]
+    jobs = [_measured(n, bins * area, 0.02 + 4e-4 * n + 1e-7 * bins) for n, bins in sizes]
+    found = scaling._continued(jobs, "reference", 8100, 9e6)
+    assert found == pytest.approx(0.02 + 4e-4 * 8100 + 1e-7 * 9e6)
+    # Noise that falls with the size does not make a large tract take less than nothing.
+    jobs = [_measured(n, bins * area, 0.1 - 1e-5 * n) for n, bins in sizes]
+    assert scaling._continued(jobs, "reference", 8100, 9e6) > 0.05
