@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import zlib
-from pathlib import Path
 from typing import NamedTuple
 
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from bgmatch_dask.numerics import _bin_clip, _bin_quantiles, median
 from bgmatch_dask.numerics._bin_clip import clip
 from bgmatch_dask.numerics._bin_quantiles import BAD, BLOCK, N_CELLS, dense, quantiles
+from bgmatch_dask.numerics.called_code import CALLED
 from bgmatch_dask.numerics.cell_maps import CELL
 
 __all__ = ("Plane", "Planes", "moments_of_bins", "statistics_of_bins")
 
 _LARGEST = np.float32(np.finfo(np.float32).max)
-_FILES = (Path(str(module.__file__)) for module in (_bin_clip, _bin_quantiles, median))
-_CALLED = zlib.crc32(b"".join(file.read_bytes() for file in _FILES))
-"""Changes with the files whose compiled code is called here: numba's cache looks at this one only,
-but it tells calls with other default values apart."""
 
 _Floats = NDArray[np.float32]
 _Bits = NDArray[np.int32]
@@ -205,7 +199,7 @@ def statistics_of_bins(
     counts: NDArray[np.int64],
     results: NDArray[np.float64],
     moments: NDArray[np.float64],
-    called: int = _CALLED,  # noqa: ARG001
+    called: int = CALLED,  # noqa: ARG001
 ) -> None:
     """Fill ``counts`` (kept, good) and ``results`` (mean, variance, median), ``[k, ny, nx]``.
 

@@ -5,17 +5,14 @@ The rows of some warps are shifted and added in turn while the sums of the row s
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from bgmatch_dask.numerics import _stack_rows, row_polynomials
 from bgmatch_dask.numerics._stack_rows import (
     Factor,
     Row,
@@ -25,6 +22,7 @@ from bgmatch_dask.numerics._stack_rows import (
     mean_row,
     plain_row,
 )
+from bgmatch_dask.numerics.called_code import CALLED
 from bgmatch_dask.numerics.row_polynomials import RowPolynomials, render_row
 
 __all__ = ("TOGETHER", "PlainSums", "Shift", "Sums", "WeightedWarp", "add_weighted", "empty_sums")
@@ -52,10 +50,6 @@ _BAND = 8
 """Rows whose offsets are drawn together."""
 _LARGEST = np.float32(np.finfo(np.float32).max)
 _NONE, _PLANES, _ROWS = 0, 1, 2
-_FILES = (Path(str(module.__file__)) for module in (_stack_rows, row_polynomials))
-_CALLED = zlib.crc32(b"".join(file.read_bytes() for file in _FILES))
-"""Changes with the files whose compiled code is called here: numba's cache looks at this one only,
-but it tells calls with other default values apart."""
 _NO_FLOATS = np.empty((0, 0), np.float32)
 _NO_BITS = np.empty((0, 0), np.int32)
 _NO_BOOLS = np.empty((0, 0), bool)
@@ -188,7 +182,7 @@ def _stack(
     out: Out,
     fresh: bool,
     finish: bool,
-    called: int = _CALLED,  # noqa: ARG001
+    called: int = CALLED,  # noqa: ARG001
 ) -> None:
     height, width = out[0].shape if finish else sums[0].shape
     n, spare = left_out.size, np.empty(width, np.float32)
