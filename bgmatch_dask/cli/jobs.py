@@ -132,6 +132,11 @@ def execute(settings: RunConfig, *, quiet: bool, until: Until = "coadd") -> dict
     """Run a job on its cluster with progress, see `bgmatch_dask.service.work.carry_out`."""
     from contextlib import nullcontext
 
+    from bgmatch_dask.service.worker_template import start_template
+
+    if settings.cluster.kind == "local":
+        start_template()
+
     from bgmatch_dask.pipeline.plan import make_plan
     from bgmatch_dask.service.cluster import connect
     from bgmatch_dask.service.progress import progress_listener

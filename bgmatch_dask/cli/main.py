@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
+
 import typer
 
 from bgmatch_dask import __version__
@@ -51,6 +54,9 @@ def _main(
     were rejected; 4 `verify` found damage; 130 interrupted, 143 ended by the system (run the same
     command again to continue).
     """
+    del version
+    # Python's last search for garbage takes a second where Dask, astropy and numba are loaded.
+    atexit.register(gc.freeze)
 
 
 app.command("demo")(simulated.demo)

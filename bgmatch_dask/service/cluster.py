@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from multiprocessing import resource_tracker
 from typing import Any, cast
 
 import dask
@@ -22,8 +20,11 @@ from bgmatch_dask.config import ClusterConfig
 from bgmatch_dask.errors import ClusterError
 from bgmatch_dask.pipeline.engine import asking
 from bgmatch_dask.service.batch_queue import watch_queue
+from bgmatch_dask.service.signals import deaf_to, put_off
+from bgmatch_dask.service.thread_caps import THREAD_CAPS
 from bgmatch_dask.service.versions import address_of, check_versions
-from bgmatch_dask.service.worker_setup import THREAD_CAPS, WorkerSetup
+from bgmatch_dask.service.worker_setup import WorkerSetup
+from bgmatch_dask.service.worker_template import forked_workers
 
 __all__ = (
     "EXTRAS",
@@ -67,7 +68,7 @@ def connect(config: ClusterConfig) -> Iterator[Client]:
             yield client
         finally:
             # One more Ctrl-C would cancel the end of the cluster, for which the process then waits.
-            ending.enter_context(_deaf_to(signal.SIGINT, signal.SIGTERM))
+            ending.enter_context(deaf_to(signal.SIGINT, signal.SIGTERM))
 
 
 def connect_client(config: ClusterConfig) -> Client:
@@ -173,11 +174,11 @@ def load_extra(kind: str) -> Any:  # noqa: ANN401
 @contextmanager
 def _local(config: ClusterConfig) -> Iterator[Client]:
     caps = {"distributed.nanny.pre-spawn-environ": THREAD_CAPS}
-    with dask.config.set(caps), ExitStack() as stack:
+    with dask.config.set(caps | forked_workers()), ExitStack() as stack:
         # A terminal sends Ctrl-C to all processes; workers would die with tracebacks before this
         # one has written down what they finished. The thread that starts workers, now and whenever
         # one is lost, hands its deafness on to them.
-        with _deaf_to(signal.SIGINT), _put_off(signal.SIGTERM):
+        with deaf_to(signal.SIGINT), put_off(signal.SIGTERM):
             cluster = stack.enter_context(
                 LocalCluster(
                     n_workers=config.workers,
@@ -187,6 +188,8 @@ def _local(config: ClusterConfig) -> Iterator[Client]:
                     host="127.0.0.1",
                     dashboard_address=config.dashboard,
                     silence_logs=50,
+                    # As it is now, not as it was when the process began that workers come from.
+                    env=dict(os.environ),
                 )
             )
         client = stack.enter_context(Client(cluster))
@@ -324,40 +327,6 @@ def _scale(cluster: Any, config: ClusterConfig) -> None:  # noqa: ANN401
         cluster.scale(config.workers)
     else:
         cluster.adapt(minimum=config.workers, maximum=config.max_workers)
-
-
-@contextmanager
-def _deaf_to(*signals: signal.Signals) -> Iterator[None]:
-    """Hear signals only afterwards; threads and processes that start here never hear them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    # It gives the thread that starts it its hearing back, and is started once.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(signals))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _put_off(number: signal.Signals) -> Iterator[None]:
-    """Handle a signal only afterwards; processes that start here hear it at once.
-
-    What begins and ends a cluster does not stand being broken off by what a handler raises.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    heard: list[int] = []
-    before = signal.signal(number, lambda number, _: heard.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
-        if heard:
-            signal.raise_signal(number)
 
 
 def _await_workers(client: Client) -> None:

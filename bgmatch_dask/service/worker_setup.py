@@ -7,16 +7,7 @@ import sys
 
 from distributed import WorkerPlugin
 
-__all__ = ("THREAD_CAPS", "WorkerSetup")
-
-THREAD_CAPS = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    "BLOSC_NTHREADS": "1",
-}
-"""Environment of a worker: one thread each, because there is one worker process per core."""
+__all__ = ("WorkerSetup",)
 
 
 class WorkerSetup(WorkerPlugin):

@@ -55,6 +55,8 @@ def interrupt_often(config: str, told: Connection, times: int, longest: float) -
     # Modules of others that are interrupted while they load are broken for good.
     run_tract(make_plan(load_config(config, [f"store.url={config}.zarr"])))
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Processes that come from where workers come from are deaf to it.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     moments = random.Random(2026)
     ends = Counter(_interrupted(config, moments.uniform(0, longest)) for _ in range(times))
     told.send(("ends", ends))

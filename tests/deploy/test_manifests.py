@@ -15,7 +15,7 @@ import yaml
 from bgmatch_dask.config import ClusterConfig, load_config
 from bgmatch_dask.service.board.metrics import metrics_text
 from bgmatch_dask.service.board.state import Board, Stage, WorkerState
-from bgmatch_dask.service.worker_setup import THREAD_CAPS as CAPS
+from bgmatch_dask.service.thread_caps import THREAD_CAPS as CAPS
 from tests.deploy.recipes import DEPLOY, ROOT, THREAD_CAPS, load, load_all
 
 KINDS = {"DaskCluster": "daskcluster", "DaskJob": "daskjob", "DaskAutoscaler": "daskautoscaler"}

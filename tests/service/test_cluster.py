@@ -51,6 +51,38 @@ def test_the_profiler_of_a_worker_does_not_look_all_the_time(cluster):
     assert set(cluster.run(_samples_each).values()) == {100}
 
 
+_LOOK = """
+import os, signal, sys
+from bgmatch_dask.service.worker_template import start_template
+
+def look():
+    deaf = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    ready = "bgmatch_dask.pipeline.coadd_unit" in sys.modules
+    return ready, deaf, os.environ["OMP_NUM_THREADS"], os.environ["LATE"], os.getpid()
+
+if __name__ == "__main__":
+    assert start_template()
+    os.environ["LATE"] = "too"
+    from bgmatch_dask.config import ClusterConfig
+    from bgmatch_dask.service.cluster import connect
+    with connect(ClusterConfig(workers=1)) as client:
+        *first, pid = client.submit(look).result()
+        client.run_on_scheduler(os.kill, pid, signal.SIGKILL)
+        *second, again = client.submit(look, pure=False).result()
+        print(first == second == [True, True, "1", "too"], pid != again)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no worker is forked")
+def test_workers_begin_with_what_they_need(tmp_path):
+    script = tmp_path / "look.py"
+    script.write_text(_LOOK)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("True True\n", "", 0)
+
+
 def test_a_worker_with_another_version_is_refused_with_a_table(tmp_path):
     metadata = tmp_path / "other" / "bgmatch_dask-0.0.1.dist-info" / "METADATA"
     metadata.parent.mkdir(parents=True)

@@ -1,0 +1,76 @@
+"""The process that the workers of this machine are forked from.
+
+It has imported what workers need and loaded their compiled loops. Otherwise each worker would do
+that for itself while the first units wait for it: three seconds of a processor each.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from typing import Any
+
+from bgmatch_dask.service.signals import deaf_to
+from bgmatch_dask.service.thread_caps import THREAD_CAPS
+
+__all__ = ("forked_workers", "start_template")
+
+_FORKS = sys.platform.startswith("linux")
+"""Libraries of other systems do not stand being forked."""
+_LOADING = "bgmatch_dask.service.worker_loading"
+
+
+def start_template() -> bool:
+    """Start the process, unless it is there. It ends with this one.
+
+    What this process imports meanwhile takes about as long as the other needs to get ready.
+
+    Returns
+    -------
+    bool
+        Whether workers can be forked from it.
+    """
+    if not _FORKS or _of_someone_else():
+        return False
+    forkserver.set_forkserver_preload([_LOADING])
+    with deaf_to(signal.SIGINT), _environment(THREAD_CAPS):
+        forkserver.ensure_running()
+    return True
+
+
+def _of_someone_else() -> bool:
+    """Whether this process has such a process already: without what workers need, and not deaf."""
+    server = getattr(forkserver, "_forkserver", None)
+    running = getattr(server, "_forkserver_pid", None) is not None
+    return running and _LOADING not in getattr(server, "_preload_modules", ())
+
+
+def forked_workers() -> dict[str, Any]:
+    """Return the settings of Dask by which a nanny forks its worker from the process.
+
+    A worker that is lost comes back in a moment. Where nothing can be forked, there are none, and
+    each worker loads for itself.
+    """
+    if not start_template():
+        return {}
+    from distributed import utils
+
+    # Dask's own list of modules, for which it would import some here that nobody needs.
+    utils._forkserver_preload_set = True  # noqa: SLF001
+    return {"distributed.worker.multiprocessing-method": "forkserver"}
+
+
+@contextmanager
+def _environment(more: Mapping[str, str]) -> Iterator[None]:
+    """Add variables to the environment for a moment; those that are set stay what they are."""
+    added = {name: value for name, value in more.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
