@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from bgmatch_dask.background.observations import Observations
 from bgmatch_dask.geometry import SuperpixelGrid
-from bgmatch_dask.numerics.site_offsets import site_medians, site_offsets
+from bgmatch_dask.numerics.median import group_medians
+from bgmatch_dask.numerics.site_offsets import site_offsets
 
 __all__ = ("Samples", "gather")
 
@@ -61,7 +62,7 @@ class Samples:
 
     def medians(self, values: Array) -> Array:
         """Return the median of the samples of every site: one bad visit does not move it."""
-        out: Array = site_medians(values, self.site, self.n_sites)
+        out: Array = group_medians(values, self.site, self.n_sites)
         return out
 
     def needed(

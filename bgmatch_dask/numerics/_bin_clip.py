@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
 from bgmatch_dask.numerics._bin_quantiles import BLOCK
+from bgmatch_dask.numerics.compiling import inner
 from bgmatch_dask.numerics.statistics import IQR_TO_SIGMA
 
 __all__ = ("clip", "upper_limit")
@@ -18,14 +18,14 @@ _N_FLOATS = int(np.finfo(np.float32).max.view(np.int32))
 _Floats = NDArray[np.float32]
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _nth_float(n: int) -> np.float32:
     """Return the ``n``-th float32 above zero, or below it for negative ``n``."""
     size = np.int32(abs(n)).view(np.float32)
     return size if n >= 0 else -size
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def upper_limit(centre: float, half: float) -> np.float32:
     """Return the largest float32 ``x`` with ``x - centre <= half``, as float64 rounds it.
 
@@ -42,7 +42,7 @@ def upper_limit(centre: float, half: float) -> np.float32:
     return _nth_float(first)
 
 
-@nb.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract", "arcp"})
+@inner(fastmath={"reassoc", "nsz", "contract", "arcp"})
 def _block_sums(
     values: _Floats, low: np.float32, high: np.float32, pivot: float
 ) -> tuple[int, float, float]:
@@ -56,7 +56,7 @@ def _block_sums(
     return n, s1, s2
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def clip(
     values: _Floats, n_good: int, median: float, iqr: float, n_sigma: float, n_iter: int
 ) -> tuple[int, float, float]:
@@ -77,7 +77,7 @@ def clip(
     return n, mean, variance
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _mean_variance(n: int, s1: float, s2: float, pivot: float) -> tuple[float, float]:
     if n == 0:
         return np.nan, np.nan

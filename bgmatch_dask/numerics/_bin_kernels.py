@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +11,7 @@ from bgmatch_dask.numerics._bin_clip import clip
 from bgmatch_dask.numerics._bin_quantiles import BAD, BLOCK, N_CELLS, dense, quantiles
 from bgmatch_dask.numerics.called_code import CALLED
 from bgmatch_dask.numerics.cell_maps import CELL
+from bgmatch_dask.numerics.compiling import inner, kernel
 
 __all__ = ("Plane", "Planes", "moments_of_bins", "statistics_of_bins")
 
@@ -48,7 +48,7 @@ class Planes(NamedTuple):
     """Cells of `CELL`² pixels that are not used, from the first pixel on; empty for none."""
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _copy(to: _Floats, at: int, image: _Floats, start: int, width: int) -> None:
     """Copy a piece of a row; a pixel that is not finite becomes `BAD`."""
     # Unsigned positions spare the test for negative ones, and the loop becomes vector code.
@@ -58,7 +58,7 @@ def _copy(to: _Floats, at: int, image: _Floats, start: int, width: int) -> None:
         to[t + j] = value if abs(value) <= _LARGEST else BAD
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _copy_masked(
     to: _Floats,
     at: int,
@@ -76,7 +76,7 @@ def _copy_masked(
         to[t + j] = value if good else BAD
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _subtract(
     to: _Floats, at: int, a: _Floats, first: int, b: _Floats, second: int, width: int
 ) -> None:
@@ -86,7 +86,7 @@ def _subtract(
         to[t + j] = value if abs(value) <= _LARGEST else BAD
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _subtract_masked(
     to: _Floats,
     at: int,
@@ -110,7 +110,7 @@ def _subtract_masked(
         to[t + j] = value if (abs(value) <= _LARGEST) & (bad == 0) else BAD
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _load(
     to: _Floats, at: int, pitch: int, x0: int, x1: int, y0: int, y1: int, planes: Planes
 ) -> None:
@@ -139,14 +139,14 @@ def _load(
             _copy(to, t, a_image, i, width)
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _fill(to: _Floats, at: int, pitch: int, width: int, height: int) -> None:
     for row in range(height):
         for j in range(width):
             to[at + row * pitch + j] = BAD
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _load_bin(to: _Floats, x0: int, x1: int, y0: int, y1: int, planes: Planes) -> int:
     """Load the pixels of a bin and return how many they are, 0 if all are left out."""
     width, left_out = x1 - x0, planes.left_out
@@ -169,7 +169,7 @@ def _load_bin(to: _Floats, x0: int, x1: int, y0: int, y1: int, planes: Planes) -
     return width * (y1 - y0)
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _any_used(left_out: NDArray[np.bool_], x0: int, x1: int, y0: int, y1: int) -> bool:
     if x0 < x1:
         for row in range(y0 // CELL, -(-y1 // CELL)):
@@ -179,7 +179,7 @@ def _any_used(left_out: NDArray[np.bool_], x0: int, x1: int, y0: int, y1: int) -
     return False
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _end_of_run(left_out: NDArray[np.bool_], row: int, x: int, end: int) -> int:
     """Return the first pixel after ``x`` in a cell that is left out when that of ``x`` is not."""
     column = x // CELL
@@ -189,7 +189,7 @@ def _end_of_run(left_out: NDArray[np.bool_], row: int, x: int, end: int) -> int:
     return min(column * CELL, end)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel()
 def statistics_of_bins(
     planes: Planes,
     x_edges: _Edges,
@@ -205,8 +205,8 @@ def statistics_of_bins(
 
     ``moments`` is filled as by `moments_of_bins`, unless it is empty.
     """
-    widest = np.max(np.diff(x_edges))
-    buffer = np.empty((widest * np.max(np.diff(y_edges)) // BLOCK + 1) * BLOCK, np.float32)
+    widest = _largest_step(x_edges)
+    buffer = np.empty((widest * _largest_step(y_edges) // BLOCK + 1) * BLOCK, np.float32)
     kept = np.empty((4, buffer.size + 1), np.float32)
     cells, table = np.empty(buffer.size, np.uint16), np.empty(4 * N_CELLS, np.int32)
     columns = np.empty(widest, np.float32)
@@ -228,13 +228,22 @@ def statistics_of_bins(
             results[0, iy, ix], results[1, iy, ix], results[2, iy, ix] = mean, variance, median
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
+def _largest_step(edges: _Edges) -> int:
+    # What numba makes of numpy's functions takes ten times as long to compile.
+    widest = 0
+    for k in range(edges.size - 1):
+        widest = max(widest, edges[k + 1] - edges[k])
+    return widest
+
+
+@kernel()
 def moments_of_bins(
     planes: Planes, x_edges: _Edges, y_edges: _Edges, moments: NDArray[np.float64]
 ) -> None:
     """Fill ``moments`` (mean x, mean y, variance x, variance y), ``[4, ny, nx]``."""
-    widest = np.max(np.diff(x_edges))
-    buffer = np.empty(widest * np.max(np.diff(y_edges)), np.float32)
+    widest = _largest_step(x_edges)
+    buffer = np.empty(widest * _largest_step(y_edges), np.float32)
     columns = np.empty(widest, np.float32)
     for iy in range(y_edges.size - 1):
         y0, y1 = y_edges[iy], y_edges[iy + 1]
@@ -244,7 +253,7 @@ def moments_of_bins(
             _moments(buffer[:size], x0, y0, columns[: x1 - x0], moments[:, iy, ix])
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _moments(values: _Floats, x0: int, y0: int, columns: _Floats, out: NDArray[np.float64]) -> int:
     """Measure where the good pixels of a bin lie, and return how many they are.
 
@@ -269,7 +278,7 @@ def _moments(values: _Floats, x0: int, y0: int, columns: _Floats, out: NDArray[n
     return n
 
 
-@nb.njit(cache=True, nogil=True, fastmath={"reassoc"})
+@inner(fastmath={"reassoc"})
 def _count_row(values: _Floats, columns: _Floats) -> int:
     """Add the good pixels of a row to its columns, and return how many they are."""
     # Whole numbers in float32 lanes: int64 counters would be four times as wide as the data.
@@ -281,7 +290,7 @@ def _count_row(values: _Floats, columns: _Floats) -> int:
     return int(n)
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _count(values: _Floats) -> int:
     n = 0
     for at in range(0, values.size, BLOCK):
@@ -289,7 +298,7 @@ def _count(values: _Floats) -> int:
     return n
 
 
-@nb.njit(cache=True, nogil=True, fastmath={"reassoc"})
+@inner(fastmath={"reassoc"})
 def _count_block(values: _Floats) -> int:
     n = np.float32(0.0)
     for i in range(values.size):

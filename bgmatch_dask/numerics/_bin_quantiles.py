@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from bgmatch_dask.numerics.compiling import inner
 from bgmatch_dask.numerics.median import select
 
 __all__ = ("BAD", "BLOCK", "N_CELLS", "dense", "quantiles")
@@ -33,7 +33,7 @@ _Cells = NDArray[np.uint16]
 _Counts = NDArray[np.int32]
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _compact(values: _Floats, kept: _Floats) -> int:
     n = 0
     for i in range(values.size):
@@ -42,7 +42,7 @@ def _compact(values: _Floats, kept: _Floats) -> int:
     return n
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def dense(values: _Floats, kept: _Floats) -> _Floats:
     """Return whole blocks that hold the good pixels."""
     n = _compact(values, kept)
@@ -51,7 +51,7 @@ def dense(values: _Floats, kept: _Floats) -> _Floats:
     return kept[:whole]
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _all_equal(values: _Floats, n: int) -> bool:
     i = 1
     while i < n and values[i] == values[0]:
@@ -59,7 +59,7 @@ def _all_equal(values: _Floats, n: int) -> bool:
     return i >= n
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _interpolate(values: _Floats, n: int, k: int, weight: float) -> float:
     """Interpolate order statistics ``k`` and ``k + 1`` of the first ``n`` values."""
     if _all_equal(values, n):
@@ -71,7 +71,7 @@ def _interpolate(values: _Floats, n: int, k: int, weight: float) -> float:
     return (1.0 - weight) * float(values[k]) + weight * float(following)
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _sample_range(values: _Floats, scratch: _Floats) -> tuple[np.float32, np.float32]:
     """Guess, from a few pixels, a range that holds the quartiles; empty when it cannot."""
     n, step = 0, values.size // _SAMPLE
@@ -92,7 +92,7 @@ def _sample_range(values: _Floats, scratch: _Floats) -> tuple[np.float32, np.flo
     return lower - margin, upper + margin
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _assign_cells(values: _Floats, cells: _Cells, low: np.float32, scale: np.float32) -> None:
     """Give each pixel of a block its histogram cell.
 
@@ -105,7 +105,7 @@ def _assign_cells(values: _Floats, cells: _Cells, low: np.float32, scale: np.flo
         cells[i] = np.uint16(np.int32(min(place, top)))
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _count_cells(cells: _Cells, counts: _Counts) -> None:
     # Four tables, so that neighbours of one value do not wait for each other's store.
     for i in range(0, BLOCK, 4):
@@ -115,14 +115,14 @@ def _count_cells(cells: _Cells, counts: _Counts) -> None:
         counts[cells[i + 3] + 3 * N_CELLS] += 1
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _add_tables(counts: _Counts) -> None:
     n = np.uint64(N_CELLS)
     for i in range(n):
         counts[i] += counts[i + n] + counts[i + np.uint64(2) * n] + counts[i + np.uint64(3) * n]
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _nearest_above(cells: _Cells, at: int, first: _Cells) -> tuple[_Cell, _Cell, _Cell]:
     """Return how far the cells of a strip are above three others, at least.
 
@@ -138,7 +138,7 @@ def _nearest_above(cells: _Cells, at: int, first: _Cells) -> tuple[_Cell, _Cell,
     return to_a, to_b, to_c
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _take(
     values: _Floats, cells: _Cells, at: int, first: _Cell, span: _Cell, kept: _Floats, n: int
 ) -> int:
@@ -149,7 +149,7 @@ def _take(
     return n
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _gather(values: _Floats, cells: _Cells, first: _Cells, span: _Cells, kept: _Floats) -> None:
     """Copy the pixels of three ranges of cells into one row of ``kept`` each."""
     n0, n1, n2 = 0, 0, 0
@@ -163,7 +163,7 @@ def _gather(values: _Floats, cells: _Cells, first: _Cells, span: _Cells, kept: _
             n2 = _take(values, cells, at, first[2], span[2], kept[2], n2)
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _cells_around(counts: _Counts, k: int, cell: int, below: int) -> tuple[int, int, int, int]:
     """Find the cells of order statistics ``k`` and ``k + 1``, from ``cell`` on.
 
@@ -179,7 +179,7 @@ def _cells_around(counts: _Counts, k: int, cell: int, below: int) -> tuple[int, 
     return cell, last, below, seen - below
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def quantiles(
     values: _Floats, n: int, cells: _Cells, counts: _Counts, kept: _Floats
 ) -> tuple[float, float]:
@@ -209,7 +209,7 @@ def quantiles(
     return found[1], found[2] - found[0]
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _sorted_quantiles(values: _Floats, kept: _Floats) -> tuple[float, float]:
     """Do the same for few pixels, or many equal ones, which histograms do not part."""
     n = _compact(values, kept)

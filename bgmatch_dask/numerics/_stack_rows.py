@@ -6,9 +6,10 @@ the compiler to see that none of them lies upon another, without which it does o
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from bgmatch_dask.numerics.compiling import inner
 
 __all__ = (
     "Factor",
@@ -31,7 +32,7 @@ PixelSums = tuple[float, float, float, np.int32, np.int32]
 """Σ w, Σ w · image, Σ w² · variance, number of warps and OR of the masks of one pixel."""
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner(error_model="numpy")
 def mean_of_four(
     a: Row,
     b: Row,
@@ -73,7 +74,7 @@ def mean_of_four(
         number[x] = t[3]
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def add_four(
     a: Row,
     b: Row,
@@ -101,7 +102,7 @@ def add_four(
         sum_weight[x], sum_image[x], sum_variance[x], count[x], bits[x] = t
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def add_four_plain(
     a: Row, b: Row, c: Row, d: Row, factors: tuple[Factor, ...], sum_weight: Array, sum_image: Array
 ) -> None:
@@ -118,7 +119,7 @@ def add_four_plain(
         sum_weight[x], sum_image[x] = p
 
 
-@numba.njit(cache=True, nogil=True, forceinline=True)
+@inner(forceinline=True)
 def _add(
     value: np.float32,
     spread: np.float32,
@@ -132,12 +133,12 @@ def _add(
         sums[0] + (weight if good else 0.0),
         sums[1] + (weight * np.float64(value) if good else 0.0),
         sums[2] + (weight**2 * np.float64(spread) if good else 0.0),
-        sums[3] + (np.int32(1) if good else np.int32(0)),
+        np.int32(sums[3] + (np.int32(1) if good else np.int32(0))),
         sums[4] | (flags if good else np.int32(0)),
     )
 
 
-@numba.njit(cache=True, nogil=True, forceinline=True)
+@inner(forceinline=True)
 def _add_plain(
     value: np.float32,
     spread: np.float32,
@@ -153,7 +154,7 @@ def _add_plain(
     )
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner(error_model="numpy")
 def mean_row(
     sum_weight: Array,
     sum_image: Array,
@@ -163,6 +164,7 @@ def mean_row(
     image: Floats,
     variance: Floats,
     mask: Bits,
+    number: Bits,
     empty_bits: np.int32,
 ) -> None:
     for x in range(count.size):
@@ -171,9 +173,10 @@ def mean_row(
         image[x] = np.float32(sum_image[x] / weight)
         variance[x] = np.float32(sum_variance[x] / (weight * weight))
         mask[x] = bits[x] if filled else empty_bits
+        number[x] = count[x]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner(error_model="numpy")
 def plain_row(sum_weight: Array, sum_image: Array, image: Floats) -> None:
     for x in range(image.size):
         weight = sum_weight[x] if sum_weight[x] > 0.0 else np.nan

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from bgmatch_dask.numerics.compiling import inner, kernel
 
 __all__ = ("join_bytes",)
 
@@ -23,13 +24,13 @@ def join_bytes(planes: NDArray[np.uint8], out: NDArray[np.uint32]) -> None:
     _join_rows(planes, out)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _join_rows(planes: NDArray[np.uint8], out: NDArray[np.uint32]) -> None:
     for row in range(out.shape[0]):
         _join_four(planes[row, 0], planes[row, 1], planes[row, 2], planes[row, 3], out[row])
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _join_four(
     a: NDArray[np.uint8],
     b: NDArray[np.uint8],

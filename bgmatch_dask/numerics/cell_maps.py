@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from bgmatch_dask.numerics.compiling import inner, kernel
 
 __all__ = (
     "CELL",
@@ -81,7 +82,7 @@ def take_good_pixels(
     _take(*part, *first, np.int32(bad_bits), area, out, seen)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _take(
     image: Floats,
     mask: Bits,
@@ -101,7 +102,7 @@ def _take(
         _see(line, x0, row, seen)
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _see(line: Bits, x0: int, row: int, seen: Bools) -> None:
     """Note the cells in which a line, which begins at column ``x0``, is not zero."""
     x, end = 0, line.size
@@ -115,7 +116,7 @@ def _see(line: Bits, x0: int, row: int, seen: Bools) -> None:
         seen[row, cell] |= any_seen != 0
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _take_rows(
     image: Floats,
     mask: Bits,
@@ -137,7 +138,7 @@ def _take_rows(
             line[x] |= np.int32(1) if good else np.int32(0)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _blank(image: Floats, mask: Bits, bad: np.int32, seen: Bools) -> None:
     line, none = np.empty(image.shape[1], np.int32), np.zeros(image.shape[1], np.int32)
     for row in range(seen.shape[0]):
@@ -147,7 +148,7 @@ def _blank(image: Floats, mask: Bits, bad: np.int32, seen: Bools) -> None:
         _see(line, 0, row, seen)
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _blank_row(image: Floats, mask: Bits, bad: np.int32, line: Bits) -> None:
     for x in range(image.size):
         value = image[x]
@@ -156,7 +157,7 @@ def _blank_row(image: Floats, mask: Bits, bad: np.int32, line: Bits) -> None:
         line[x] |= np.int32(good)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def difference_cells(a: Floats, b: Floats, wanted: Bools) -> tuple[Array, Array, Array]:
     """Return number, sum and sum of squares of ``a − b`` over the good pixels of each cell.
 
@@ -188,7 +189,7 @@ def difference_cells(a: Floats, b: Floats, wanted: Bools) -> tuple[Array, Array,
     return sums[0], sums[1], sums[2]
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _next_run(wanted: Bools, start: int) -> tuple[int, int]:
     """Return the first cell from ``start`` on that is wanted, and the next one that is not."""
     first = start
@@ -200,7 +201,7 @@ def _next_run(wanted: Bools, start: int) -> tuple[int, int]:
     return first, last
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _sum_rows(a: Floats, b: Floats, x0: int, x1: int, lines: Array) -> None:
     if a.shape[0] == CELL:
         _sum_all_rows(a, b, x0, x1, lines[0], lines[1], lines[2])
@@ -215,7 +216,7 @@ def _sum_rows(a: Floats, b: Floats, x0: int, x1: int, lines: Array) -> None:
                 lines[2, x] += delta * delta
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _sum_all_rows(
     a: Floats, b: Floats, x0: int, x1: int, count: Array, total: Array, squares: Array
 ) -> None:
@@ -233,7 +234,7 @@ def _sum_all_rows(
         count[x], total[x], squares[x] = n, s1, s2
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _sum_columns(columns: Array, out: Array) -> None:
     whole = columns.size // CELL
     for cell in range(whole):
@@ -248,7 +249,7 @@ def _sum_columns(columns: Array, out: Array) -> None:
         out[whole] = total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def grow_cells(seeds: Bools, allowed: Bools) -> Bools:
     """Return the seeds, the allowed cells that they reach, and the neighbours of all these.
 
@@ -303,7 +304,7 @@ def sum_blocks(
     return total, count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _sum_blocks(
     plane: NDArray[np.generic],
     y_edges: NDArray[np.int64],
@@ -325,7 +326,7 @@ def _sum_blocks(
                 count[row, column] += good[x]
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _add_pixels(
     pixels: NDArray[np.generic], whole: bool, sums: Array, good: NDArray[np.int32]
 ) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from bgmatch_dask.numerics.compiling import kernel
 
 __all__ = ("error_of_mean", "mean_and_spread", "scaled_deviations")
 
@@ -29,7 +30,7 @@ def mean_and_spread(
     return mean, spread[:n]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _mean_and_spread(
     count: Array, total: Array, squares: Array, least: float, mean: Array, spread: Array
 ) -> int:
@@ -52,7 +53,7 @@ def error_of_mean(count: Array, mean: Array, sigma: float) -> Array:
     return out
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _error_of_mean(count: Array, mean: Array, sigma: float, out: Array) -> None:
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
@@ -83,7 +84,7 @@ def scaled_deviations(
     return out, of_seen[:n]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _scaled_deviations(
     values: Array, around: Array, error: Array, seen: Bools, out: Array, of_seen: Array
 ) -> int:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from bgmatch_dask.errors import ConfigError, MatchError
 from bgmatch_dask.geometry import Box
+from bgmatch_dask.numerics.compiling import kernel
 
 __all__ = ("ChebyshevControl", "ChebyshevFit", "Weighting", "fit_chebyshev")
 
@@ -224,7 +224,7 @@ def _polynomials(position: ArrayLike, size: int, order: int) -> NDArray[np.float
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _accumulate(
     matrix: NDArray[np.float64],
     x: NDArray[np.float64],

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from bgmatch_dask.numerics.compiling import inner, kernel
 
 __all__ = ("SQUARE", "local_median")
 
@@ -126,7 +127,7 @@ def _merge(a: list[int], b: list[int], exchanges: _Exchanges) -> list[int]:
     return out + second[len(first) - 1 :] + first[len(second) + 1 :]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _medians(padded: Array, at: NDArray[np.int64], networks: _Networks, out: Array) -> None:
     one, two = np.empty((SQUARE, _LANES + _AROUND)), np.empty((2 * SQUARE, _LANES + _AROUND))
     four, eight = np.empty((4 * SQUARE, _LANES + _AROUND)), np.empty((8 * SQUARE, _LANES))
@@ -134,7 +135,7 @@ def _medians(padded: Array, at: NDArray[np.int64], networks: _Networks, out: Arr
         for x in range(0, out.shape[1], _LANES):
             n = min(_LANES, out.shape[1] - x)
             for k in range(SQUARE):
-                one[k, : n + _AROUND] = padded[at[y] + k, x : x + n + _AROUND]
+                _copy(padded[at[y] + k, x : x + n + _AROUND], one[k])
             _exchange(one, networks.one.pairs, n + _AROUND)
             # Of each list, its neighbour to the right is merged with it.
             _put_two(two, one, networks.one.order, 1, n + 7)
@@ -146,24 +147,28 @@ def _medians(padded: Array, at: NDArray[np.int64], networks: _Networks, out: Arr
             _middle(eight, networks.eight.order, one, networks.one.order, out[y, x : x + n])
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
+def _copy(row: Array, to: Array) -> None:
+    for x in range(row.size):
+        to[x] = row[x]
+
+
+@inner()
 def _put_two(to: Array, rows: Array, order: NDArray[np.int64], shift: int, n: int) -> None:
     """Put sorted lists and those ``shift`` cells further on under each other."""
     for k in range(order.size):
-        row, first, second = rows[order[k]], to[k], to[order.size + k]
-        for x in range(n):
-            first[x] = row[x]
-        for x in range(n):
-            second[x] = row[x + shift]
+        row = rows[order[k]]
+        _copy(row[:n], to[k])
+        _copy(row[shift : shift + n], to[order.size + k])
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _exchange(rows: Array, pairs: NDArray[np.int64], n: int) -> None:
     for k in range(pairs.shape[0]):
         _order(rows[pairs[k, 0], :n], rows[pairs[k, 1], :n])
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _order(a: Array, b: Array) -> None:
     for x in range(a.size):
         left, right = a[x], b[x]
@@ -171,7 +176,7 @@ def _order(a: Array, b: Array) -> None:
         b[x] = max(left, right)
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _middle(
     many: Array, places: NDArray[np.int64], few: Array, order: NDArray[np.int64], out: Array
 ) -> None:

@@ -1,14 +1,15 @@
-"""The median of many numbers, found among the few that a sample says it may be."""
+"""Medians: of many numbers, found among the few that a sample says it may be, and of groups."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("median", "select")
+from bgmatch_dask.numerics.compiling import inner, kernel
+
+__all__ = ("group_medians", "median", "select")
 
 _SAMPLE = 1024
 _MARGIN = 64
@@ -16,6 +17,7 @@ _MARGIN = 64
 _FEW = 4 * _SAMPLE
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int64]
 
 
 def median(values: Array) -> float:
@@ -30,7 +32,7 @@ def median(values: Array) -> float:
     return float(0.5 * sum(_middle(np.ascontiguousarray(values), np.empty(n), (n - 1) // 2)))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _middle(values: Array, kept: Array, k: int) -> tuple[float, float]:
     """Return the order statistics in the middle: ``k`` and, of an even number, ``k + 1``."""
     n, below, inside = values.size, 0, 0
@@ -38,19 +40,24 @@ def _middle(values: Array, kept: Array, k: int) -> tuple[float, float]:
         low, high = _range_of_sample(values, kept)
         below, inside = _gather(values, low, high, kept)
     if not below <= k < below + inside - 1:
-        kept[:] = values
+        for i in range(n):
+            kept[i] = values[i]
         below, inside = 0, n
-    select(kept[:inside], k - below)
-    first = kept[k - below]
-    if n % 2:
-        return first, first
-    second = kept[k - below + 1]
-    for i in range(k - below + 2, inside):
-        second = min(second, kept[i])
+    return _two_from(kept[:inside], k - below, n % 2 == 0)
+
+
+@inner()
+def _two_from(values: Array, k: int, two: bool) -> tuple[float, float]:
+    """Return order statistics ``k`` and, for two, ``k + 1``; the values change places."""
+    select(values, k)
+    first = values[k]
+    second = values[k + 1] if two else first
+    for i in range(k + 2, values.size if two else 0):
+        second = min(second, values[i])
     return first, second
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _range_of_sample(values: Array, kept: Array) -> tuple[float, float]:
     for i in range(_SAMPLE):
         # Equal steps could follow the rows of a map.
@@ -62,7 +69,7 @@ def _range_of_sample(values: Array, kept: Array) -> tuple[float, float]:
     return kept[first], kept[last]
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _gather(values: Array, low: float, high: float, kept: Array) -> tuple[int, int]:
     """Copy the values of a range; return how many are below it, and how many are in it."""
     below, n = 0, 0
@@ -73,7 +80,7 @@ def _gather(values: Array, low: float, high: float, kept: Array) -> tuple[int, i
     return below, n
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def select(values: NDArray[np.floating[Any]], k: int) -> None:
     """Put order statistic ``k`` at its place, smaller ones before it (Hoare's quickselect)."""
     first, last = 0, values.size - 1
@@ -93,3 +100,38 @@ def select(values: NDArray[np.floating[Any]], k: int) -> None:
         if j < k < i:
             return
         first, last = (first, j) if k <= j else (i, last)
+
+
+@kernel()
+def group_medians(values: Array, group: Index, n_groups: int) -> Array:
+    """Return the median of every group of numbers.
+
+    Parameters
+    ----------
+    values
+        float64 ``(n,)``, finite.
+    group
+        Group of each value; each has one at least.
+    n_groups
+        Number of groups.
+
+    Returns
+    -------
+    ndarray of float64
+        ``(n_groups,)``; of an even number the mean of the middle two.
+    """
+    first = np.zeros(n_groups + 1, np.int64)
+    for k in group:
+        first[k + 1] += 1
+    for k in range(n_groups):
+        first[k + 1] += first[k]
+    filled, grouped = first[:-1].copy(), np.empty(values.size)
+    for e in range(values.size):
+        grouped[filled[group[e]]] = values[e]
+        filled[group[e]] += 1
+    out = np.empty(n_groups)
+    for k in range(n_groups):
+        own = grouped[first[k] : first[k + 1]]
+        lower, upper = _two_from(own, (own.size - 1) // 2, own.size % 2 == 0)
+        out[k] = 0.5 * (lower + upper)
+    return out

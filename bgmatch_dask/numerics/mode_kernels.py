@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from bgmatch_dask.numerics.compiling import kernel
 
 __all__ = ("BeamEnergies", "plate_energy", "plate_gradient", "products", "tapped")
 
@@ -23,7 +24,7 @@ class BeamEnergies(NamedTuple):
     """Stretching."""
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def tapped(shapes: Array, first: Index, weights: Array, count: int) -> Array:
     """Return weighted sums of successive rows.
 
@@ -54,7 +55,7 @@ def tapped(shapes: Array, first: Index, weights: Array, count: int) -> Array:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def products(y: Array, x: Array, along_y: Index, along_x: Index) -> Array:
     """Return products of two sets of lines.
 
@@ -79,7 +80,7 @@ def products(y: Array, x: Array, along_y: Index, along_x: Index) -> Array:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def plate_energy(
     y: BeamEnergies, x: BeamEnergies, along_y: Index, along_x: Index, membrane: float
 ) -> Array:
@@ -116,7 +117,7 @@ def plate_energy(
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def plate_gradient(g: Array, hy: float, hx: float, membrane: float) -> Array:
     """Return ``K g`` of a free plate with a weak membrane.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from bgmatch_dask.numerics.compiling import kernel
 
 __all__ = ("fill_from_nearest",)
 
@@ -38,7 +39,7 @@ def fill_from_nearest(values: Array, seen: Bools, reach: int) -> Array:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _rows_to_seen(
     seen: Bools, reach: int, above: NDArray[np.int8], below: NDArray[np.int8]
 ) -> None:
@@ -55,7 +56,7 @@ def _rows_to_seen(
             below[y, x] = np.int8(0) if seen[y, x] else min(np.int8(before + 1), far)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _fill(
     values: Array,
     seen: Bools,

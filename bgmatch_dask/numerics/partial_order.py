@@ -8,9 +8,10 @@ introselect (Musser 1997): partition about the median of three, insertion sort a
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
+
+from bgmatch_dask.numerics.compiling import inner, kernel
 
 __all__ = ("partially_ordered_quartiles",)
 
@@ -44,7 +45,7 @@ def partially_ordered_quartiles(values: _Values) -> tuple[float, float, float]:
     return a, b, c
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel()
 def _place(x: _Values, first: int, k: int, last: int) -> None:
     """Put order statistic ``k`` of the half-open range at its place, as far as there is one."""
     if first == last or k == last:
@@ -65,7 +66,7 @@ def _place(x: _Values, first: int, k: int, last: int) -> None:
         x[j] = value
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _partition(x: _Values, first: int, last: int) -> int:
     """Part a range about the median of three, and return where the upper part begins."""
     middle = _median_of_three(x, first + 1, first + (last - first) // 2, last - 1)
@@ -83,7 +84,7 @@ def _partition(x: _Values, first: int, last: int) -> int:
         j -= 1
 
 
-@nb.njit(cache=True, nogil=True)
+@inner()
 def _median_of_three(x: _Values, a: int, b: int, c: int) -> int:
     if x[a] < x[b]:
         if x[b] < x[c]:

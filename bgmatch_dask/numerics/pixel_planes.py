@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from bgmatch_dask.numerics.compiling import inner, kernel
 
 __all__ = ("blank_infinite", "clean_planes", "count_finite")
 
@@ -60,7 +61,7 @@ def count_finite(values: NDArray[np.float32]) -> int:
     return int(_count_finite(values))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _blank_infinite(values: NDArray[np.float32]) -> None:
     for y in range(values.shape[0]):
         row = values[y]
@@ -69,7 +70,7 @@ def _blank_infinite(values: NDArray[np.float32]) -> None:
                 row[x] = np.float32(np.nan) if abs(row[x]) > _LARGEST else row[x]
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _count_infinite(row: NDArray[np.float32]) -> int:
     n = np.int32(0)
     for x in range(row.size):
@@ -77,7 +78,7 @@ def _count_infinite(row: NDArray[np.float32]) -> int:
     return int(n)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _count_finite(values: NDArray[np.float32]) -> int:
     total = 0
     for y in range(values.shape[0]):
@@ -89,7 +90,7 @@ def _count_finite(values: NDArray[np.float32]) -> int:
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _clean(
     image: NDArray[np.float32],
     variance: NDArray[np.float32],
@@ -106,7 +107,7 @@ def _clean(
     return n_good
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _of_two_bytes(low: NDArray[np.int32], high: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return a table of 256 KB, of which a mask uses a few lines: half the work of two tables."""
     table = np.empty((256, 256), np.int32)
@@ -116,7 +117,7 @@ def _of_two_bytes(low: NDArray[np.int32], high: NDArray[np.int32]) -> NDArray[np
     return table.reshape(-1)
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _map_bits(
     flags: NDArray[np.uint32],
     low: NDArray[np.int32],
@@ -127,7 +128,7 @@ def _map_bits(
         out[i] = low[flags[i] & np.uint32(0xFFFF)] | high[flags[i] >> np.uint32(16)]
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _blank_row(
     image: NDArray[np.float32],
     variance: NDArray[np.float32],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bgmatch_dask.numerics.compiling import inner, kernel
 from bgmatch_dask.numerics.median import median
 
 __all__ = ("quadratic_moments", "quadratic_trend")
@@ -54,7 +54,7 @@ def quadratic_trend(values: Array, seen: Bools, origin: tuple[int, int], scale: 
     return level + surface
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _evaluate(c: Array, origin: tuple[int, int], scale: float, out: Array) -> None:
     for row in range(out.shape[0]):
         y = (origin[0] + row) / scale - 0.5
@@ -63,7 +63,7 @@ def _evaluate(c: Array, origin: tuple[int, int], scale: float, out: Array) -> No
             out[row, column] = (c[0] + (c[1] + c[3] * x) * x) + (c[2] + c[4] * x + c[5] * y) * y
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _residuals(
     flat: Array, seen: Bools, c: Array, origin: tuple[int, int], scale: float, out: Array
 ) -> None:
@@ -77,7 +77,7 @@ def _residuals(
                 n += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _keep(residuals: Array, seen: Bools, limit: float, kept: Bools) -> bool:
     """Say which cells are kept, and whether they are others than before."""
     n, changed = 0, False
@@ -91,7 +91,7 @@ def _keep(residuals: Array, seen: Bools, limit: float, kept: Bools) -> bool:
     return changed
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def quadratic_moments(
     values: Array, kept: Bools, origin: tuple[int, int], scale: float
 ) -> tuple[Array, Array]:
@@ -124,7 +124,7 @@ def quadratic_moments(
     return matrix, right
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _row_moments(
     values: Array, kept: Bools, first: int, scale: float, powers: Array, with_value: Array
 ) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from bgmatch_dask.numerics.compiling import kernel
 
 __all__ = ("power_step", "rounded_to_bits", "rounded_to_step")
 
@@ -32,7 +33,7 @@ def power_step(sigma: float, share: float) -> float:
     return 2.0 ** math.floor(math.log2(wanted)) if math.isfinite(wanted) and wanted > 0 else 0.0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def rounded_to_step(values: NDArray[np.float32], step: float) -> NDArray[np.float32]:
     """Return the nearest multiples of a power of two, ties to even; NaN stays NaN.
 

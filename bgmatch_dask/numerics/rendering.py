@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from bgmatch_dask.errors import ConfigError, MatchError
 from bgmatch_dask.geometry import Box
+from bgmatch_dask.numerics.compiling import inner, kernel
 from bgmatch_dask.numerics.interpolation import InterpStyle, best_style, minimum_points
 from bgmatch_dask.numerics.splines import (
     CONSTANT,
@@ -191,7 +191,7 @@ def _output(box: Box, out: NDArray[np.float32] | None) -> NDArray[np.float32]:
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner(error_model="numpy")
 def _allowed(style: int, n: int, needed: int, reduce: bool) -> int:
     """Style for ``n`` good nodes; -1 for none, -2 when that is an error."""
     if n >= needed:
@@ -205,7 +205,7 @@ def _allowed(style: int, n: int, needed: int, reduce: bool) -> int:
     return LINEAR if n == 2 else CUBIC
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner(error_model="numpy")
 def _keep_good(nodes: _Floats, values: _Floats, x: _Floats, y: _Floats) -> int:
     n = 0
     for i in range(len(nodes)):
@@ -216,20 +216,20 @@ def _keep_good(nodes: _Floats, values: _Floats, x: _Floats, y: _Floats) -> int:
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner(error_model="numpy")
 def _cubic_run(t: _Floats, knot: float, y: float, b: float, c: float, d: float, out: _Line) -> None:
     for p in range(out.size):
         u = t[p] - knot
         out[p] = y + u * (b + u * (c + u * d))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner(error_model="numpy")
 def _first_at(t0: float, width: int, x: float) -> int:
     """Index of the first of ``width`` consecutive integers from ``t0`` that is >= ``x``."""
     return int(min(max(np.ceil(x - t0), 0.0), float(width)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner(error_model="numpy")
 def _spline_line(
     kind: int, x: _Floats, y: _Floats, n: int, floor: float, b: _Floats, c: _Floats, d: _Floats,
     work: _Floats, t: _Floats, out: _Line,
@@ -259,7 +259,7 @@ def _spline_line(
         _cubic_run(t[begin:], x[n - 1], y[n - 1], slope, bend, 0.0, out[begin:])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner(error_model="numpy")
 def _constant_line(edges: _Floats, values: _Floats, pieces: int, t: _Floats, out: _Line) -> None:
     begin = 0
     for k in range(pieces):
@@ -269,7 +269,7 @@ def _constant_line(edges: _Floats, values: _Floats, pieces: int, t: _Floats, out
         begin = max(begin, end)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner(error_model="numpy")
 def _draw_line(
     nodes: _Floats, values: _Floats, t: _Floats, style: int, needed: int, reduce: bool,
     upstream: bool, knots: _Floats, work: _Floats, out: _Line,
@@ -291,7 +291,7 @@ def _draw_line(
     return -1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _draw_columns(
     nodes: _Floats, grid: _Floats, t: _Floats, style: int, needed: int, reduce: bool,
     upstream: bool, out: _Floats,
@@ -316,7 +316,7 @@ def _draw_columns(
     return -1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _draw_rows(
     nodes: _Floats, between: _Floats, t: _Floats, style: int, needed: int, reduce: bool,
     upstream: bool, out: NDArray[np.float32],

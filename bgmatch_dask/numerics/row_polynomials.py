@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from bgmatch_dask.numerics.compiling import inner, kernel
 
 __all__ = ("Places", "RowPolynomials", "cubic_at", "linear_at", "render_row", "through_nodes")
 
@@ -73,7 +74,7 @@ def _points(nodes: Array, x: Places, y: Places, n_terms: int) -> NDArray[np.floa
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _put_terms(nodes: Array, b: int, g: float, c: int, terms: Array) -> None:
     """Put the coefficients in x of the polynomial that the nodes around a row give in it."""
     if terms.size == 2:
@@ -97,14 +98,14 @@ def _put_terms(nodes: Array, b: int, g: float, c: int, terms: Array) -> None:
         terms[3] = 0.5 * (n3 - n0) + 1.5 * (n1 - n2)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _terms(nodes: Array, x_base: Indices, y_base: Indices, y_places: Array, terms: Array) -> None:
     for j in range(terms.shape[0]):
         for r in range(terms.shape[1]):
             _put_terms(nodes, y_base[j], y_places[j], x_base[r], terms[j, r])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _at(
     nodes: Array,
     x_base: Indices,
@@ -124,13 +125,13 @@ def _at(
             out[i] = np.float32(((terms[3] * f + terms[2]) * f + terms[1]) * f + terms[0])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _render(terms: Array, starts: Indices, places: Array, out: NDArray[np.float32]) -> None:
     for j in range(out.shape[0]):
         render_row(terms[j], starts, places, out[j])
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def render_row(terms: Array, starts: Indices, places: Array, out: NDArray[np.float32]) -> None:
     """Fill one row; ``terms`` are those of the row."""
     for r in range(terms.shape[0]):
@@ -142,13 +143,13 @@ def render_row(terms: Array, starts: Indices, places: Array, out: NDArray[np.flo
             _cubic(terms[r, 0], terms[r, 1], terms[r, 2], terms[r, 3], f, part)
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _cubic(t0: float, t1: float, t2: float, t3: float, f: Array, out: NDArray[np.float32]) -> None:
     for i in range(out.size):
         out[i] = np.float32(((t3 * f[i] + t2) * f[i] + t1) * f[i] + t0)
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _line(t0: float, t1: float, f: Array, out: NDArray[np.float32]) -> None:
     for i in range(out.size):
         out[i] = np.float32(t1 * f[i] + t0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from bgmatch_dask.numerics.compiling import kernel
 
 __all__ = ("row_dots", "scaled_rows")
 
@@ -12,7 +13,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+@kernel(fastmath={"reassoc", "contract", "nsz"})
 def row_dots(one: Array, at_one: Index, other: Array, at_other: Index) -> Array:
     """Return ``Σ_j one[at_one, j] · other[at_other, j]``.
 
@@ -38,7 +39,7 @@ def row_dots(one: Array, at_one: Index, other: Array, at_other: Index) -> Array:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def scaled_rows(rows: Array, at: Index, scale: Array) -> Array:
     """Return ``scale[at] · rows[at]``.
 

@@ -1,12 +1,13 @@
-"""Kernels over the samples of every site: what they need by their differences, and medians."""
+"""Kernels over the samples of every site: what they need by their differences."""
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("site_medians", "site_offsets")
+from bgmatch_dask.numerics.compiling import inner, kernel
+
+__all__ = ("site_offsets",)
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -14,7 +15,7 @@ Index = NDArray[np.int64]
 _MAX_ITERATIONS = 60
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _gathered(weight: Array, flow: Array, hub: Index, visit: Index, n: int) -> Array:
     """Return what flows into each sample: from all visits first, then out to all hubs."""
     into, out = np.zeros(n), np.zeros(n)
@@ -27,7 +28,7 @@ def _gathered(weight: Array, flow: Array, hub: Index, visit: Index, n: int) -> A
     return into
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _of_sites(one: Array, other: Array, site: Index, n_sites: int) -> Array:
     total = np.zeros(n_sites)
     for e in range(one.size):
@@ -35,7 +36,7 @@ def _of_sites(one: Array, other: Array, site: Index, n_sites: int) -> Array:
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _product(weight: Array, direction: Array, hub: Index, visit: Index) -> Array:
     flow = np.empty(hub.size)
     for k in range(hub.size):
@@ -43,7 +44,34 @@ def _product(weight: Array, direction: Array, hub: Index, visit: Index) -> Array
     return _gathered(weight, flow, hub, visit, direction.size)
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
+def _degrees(weight: Array, hub: Index, visit: Index, n: int) -> Array:
+    """Return the weight of all observations of each sample."""
+    degree = np.zeros(n)
+    for k in range(weight.size):
+        degree[visit[k]] += weight[k]
+    for k in range(weight.size):
+        degree[hub[k]] += weight[k]
+    return degree
+
+
+# Loops, not expressions of arrays: numba compiles each of those as a function of its own.
+@inner()
+def _count_above(values: Array, limit: Array, above: NDArray[np.bool_]) -> int:
+    n = 0
+    for k in range(values.size):
+        above[k] = values[k] > limit[k]
+        n += 1 if above[k] else 0
+    return n
+
+
+@inner()
+def _divide(one: Array, other: Array, out: Array) -> None:
+    for e in range(one.size):
+        out[e] = one[e] / other[e]
+
+
+@kernel()
 def site_offsets(
     difference: Array,
     weight: Array,
@@ -80,25 +108,22 @@ def site_offsets(
     """
     n = site.size
     one = np.ones(n)
-    degree = np.zeros(n)
-    for k in range(weight.size):
-        degree[at_visit[k]] += weight[k]
-    for k in range(weight.size):
-        degree[at_hub[k]] += weight[k]
+    degree = _degrees(weight, at_hub, at_visit, n)
     x, direction = np.zeros(n), np.zeros(n)
     rest = _gathered(weight, difference, at_hub, at_visit, n)
-    goal = tolerance**2 * _of_sites(rest, rest, site, n_sites)
-    before = np.ones(n_sites)
+    goal = _of_sites(rest, rest, site, n_sites)
+    for k in range(n_sites):
+        goal[k] *= tolerance**2
+    is_open, before, scaled = np.empty(n_sites, np.bool_), np.ones(n_sites), np.empty(n)
     for count in range(_MAX_ITERATIONS):
-        is_open = _of_sites(rest, rest, site, n_sites) > goal
-        if not is_open.any():
+        if not _count_above(_of_sites(rest, rest, site, n_sites), goal, is_open):
             break
-        now = _of_sites(rest, rest / degree, site, n_sites)
+        _divide(rest, degree, scaled)
+        now = _of_sites(rest, scaled, site, n_sites)
         for e in range(n):
             k = site[e]
-            z = rest[e] / degree[e]
             grown = now[k] / before[k] * direction[e] if count and is_open[k] else 0.0
-            direction[e] = z + grown
+            direction[e] = scaled[e] + grown
         product = _product(weight, direction, at_hub, at_visit)
         bend = _of_sites(direction, product, site, n_sites)
         for e in range(n):
@@ -109,41 +134,7 @@ def site_offsets(
                 rest[e] -= step * product[e]
         for k in range(n_sites):
             before[k] = now[k] if now[k] > 0.0 else 1.0
-    mean = _of_sites(one, x, site, n_sites) / _of_sites(one, one, site, n_sites)
+    total, size = _of_sites(one, x, site, n_sites), _of_sites(one, one, site, n_sites)
     for e in range(n):
-        x[e] -= mean[site[e]]
+        x[e] -= total[site[e]] / size[site[e]]
     return x
-
-
-@numba.njit(cache=True, nogil=True)
-def site_medians(values: Array, site: Index, n_sites: int) -> Array:
-    """Return the median of the samples of every site.
-
-    Parameters
-    ----------
-    values
-        float64 ``(n,)``, finite.
-    site
-        Site of each sample; each has one at least.
-    n_sites
-        Number of sites.
-
-    Returns
-    -------
-    ndarray of float64
-        ``(n_sites,)``; of an even number the mean of the middle two.
-    """
-    first = np.zeros(n_sites + 1, np.int64)
-    for k in site:
-        first[k + 1] += 1
-    for k in range(n_sites):
-        first[k + 1] += first[k]
-    filled, ranked = first[:-1].copy(), np.empty(values.size)
-    for e in range(values.size):
-        ranked[filled[site[e]]] = values[e]
-        filled[site[e]] += 1
-    out = np.empty(n_sites)
-    for k in range(n_sites):
-        own = np.sort(ranked[first[k] : first[k + 1]])
-        out[k] = 0.5 * (own[(own.size - 1) // 2] + own[own.size // 2])
-    return out

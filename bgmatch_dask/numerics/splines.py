@@ -14,8 +14,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from bgmatch_dask.numerics.compiling import inner, kernel
 
 __all__ = (
     "AKIMA",
@@ -50,7 +51,7 @@ _RELATIVE_NOISE: Final = 2.0**-40
 _Floats = NDArray[np.float64]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def noise_floor(x: _Floats, y: _Floats, n: int, upstream: bool) -> float:
     """Return the slope difference below which two slopes count as equal (Akima only).
 
@@ -85,7 +86,7 @@ def noise_floor(x: _Floats, y: _Floats, n: int, upstream: bool) -> float:
     return _RELATIVE_NOISE * largest / closest
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner(error_model="numpy")
 def _akima(
     x: _Floats, y: _Floats, n: int, lo: int, hi: int, periodic: bool, floor: float,
     b: _Floats, c: _Floats, d: _Floats, work: _Floats,
@@ -117,7 +118,7 @@ def _akima(
         d[i] = 0.0 if straight else (left + right - 2.0 * slope) / (h * h)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner(error_model="numpy")
 def _from_curvatures(x: _Floats, y: _Floats, n: int, b: _Floats, c: _Floats, d: _Floats) -> None:
     # On entry c holds half the second derivative at all n knots.
     for i in range(n - 1):
@@ -126,7 +127,7 @@ def _from_curvatures(x: _Floats, y: _Floats, n: int, b: _Floats, c: _Floats, d: 
         d[i] = (c[i + 1] - c[i]) / (3.0 * h)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner(error_model="numpy")
 def _natural(
     x: _Floats, y: _Floats, n: int, b: _Floats, c: _Floats, d: _Floats, work: _Floats
 ) -> None:
@@ -150,7 +151,7 @@ def _natural(
     _from_curvatures(x, y, n, b, c, d)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner(error_model="numpy")
 def _periodic_cubic(
     x: _Floats, y: _Floats, n: int, b: _Floats, c: _Floats, d: _Floats, work: _Floats
 ) -> None:
@@ -191,7 +192,7 @@ def _periodic_cubic(
     _from_curvatures(x, y, n, b, c, d)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def spline_coefficients(
     style: int, x: _Floats, y: _Floats, n: int, lo: int, hi: int, floor: float,
     b: _Floats, c: _Floats, d: _Floats, work: _Floats,
@@ -228,7 +229,7 @@ def spline_coefficients(
             d[i] = 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner(error_model="numpy")
 def expansion(b: float, c: float, d: float, h: float) -> tuple[float, float]:
     """Return slope and half the second derivative of a cubic at ``h`` from its knot.
 
@@ -237,7 +238,7 @@ def expansion(b: float, c: float, d: float, h: float) -> tuple[float, float]:
     return b + h * (2.0 * c + 3.0 * d * h), c + 3.0 * d * h
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def evaluate_spline(
     x: _Floats, y: _Floats, n: int, b: _Floats, c: _Floats, d: _Floats, t: _Floats, out: _Floats
 ) -> None:
@@ -277,7 +278,7 @@ def evaluate_spline(
             out[q] = y[j] + u * (b[j] + u * (c[j] + u * d[j]))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def constant_pieces(
     x: _Floats, y: _Floats, n: int, upstream: bool, edges: _Floats, values: _Floats
 ) -> int:
@@ -310,7 +311,7 @@ def constant_pieces(
     return n + 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def evaluate_constant(
     edges: _Floats, values: _Floats, pieces: int, t: _Floats, out: _Floats
 ) -> None:

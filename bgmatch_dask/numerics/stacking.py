@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +22,7 @@ from bgmatch_dask.numerics._stack_rows import (
     plain_row,
 )
 from bgmatch_dask.numerics.called_code import CALLED
+from bgmatch_dask.numerics.compiling import inner, kernel
 from bgmatch_dask.numerics.row_polynomials import RowPolynomials, render_row
 
 __all__ = ("TOGETHER", "PlainSums", "Shift", "Sums", "WeightedWarp", "add_weighted", "empty_sums")
@@ -169,7 +169,7 @@ def _shift(warp: WeightedWarp) -> tuple[Any, ...]:
     return _PLANES, image, variance, _NO_ROWS, _NO_ROWS
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _stack(
     warps: tuple[tuple[Floats, Floats, Bits], ...],
     shifts: tuple[Any, ...],
@@ -219,7 +219,7 @@ def _stack(
             _finish(sums, plain, s, out, y, bits[2])
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _draw_all(
     warps: tuple[tuple[Floats, Floats, Bits], ...],
     shifts: tuple[Any, ...],
@@ -242,7 +242,7 @@ def _draw_all(
         _draw(warps[3], shifts[3], outliers[3], left_out[3], bits, y, end, drawn[3], marks)
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _draw(
     warp: tuple[Floats, Floats, Bits],
     shift: tuple[Any, ...],
@@ -264,34 +264,33 @@ def _draw(
         _leave_out(outliers[y], warp[0][y], warp[2][y], bits[0], bits[1], drawn[0, row], marks[row])
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _row(warp: tuple[Floats, Floats, Bits], drawn: Floats, y: int, row: int) -> Row:
     return warp[0][y], warp[1][y], warp[2][y], drawn[0, row], drawn[1, row]
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _clear(sums: Sums, plain: PlainSums, s: int) -> None:
     sums[0][s], sums[1][s], sums[2][s], sums[3][s], sums[4][s] = 0.0, 0.0, 0.0, 0, 0
     if plain[0].size:
         plain[0][s], plain[1][s] = 0.0, 0.0
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _mark(bits: Bits, marks: Bits) -> None:
     for x in range(bits.size):
         bits[x] |= marks[x]
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _finish(sums: Sums, plain: PlainSums, s: int, out: Out, y: int, empty: np.int32) -> None:
     row = (sums[0][s], sums[1][s], sums[2][s], sums[3][s], sums[4][s])
-    mean_row(*row, out[0][y], out[1][y], out[2][y], empty)
-    out[3][y] = row[3]
+    mean_row(*row, out[0][y], out[1][y], out[2][y], out[3][y], empty)
     if plain[0].size:
         plain_row(plain[0][s], plain[1][s], out[4][y])
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _shift_band(shifts: tuple[Any, ...], top: int, end: int, shift: Floats, noise: Floats) -> None:
     kind, image, variance, image_rows, variance_rows = shifts
     if kind == _ROWS:
@@ -299,13 +298,21 @@ def _shift_band(shifts: tuple[Any, ...], top: int, end: int, shift: Floats, nois
             render_row(image_rows[0][y], image_rows[1], image_rows[2], shift[y - top])
             render_row(variance_rows[0][y], variance_rows[1], variance_rows[2], noise[y - top])
     elif kind == _PLANES:
-        shift[: end - top] = image[top:end]
-        noise[: end - top] = variance[top:end]
+        for y in range(top, end):
+            _copy(image[y], shift[y - top])
+            _copy(variance[y], noise[y - top])
     else:
         shift[:], noise[:] = 0.0, 0.0
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
+def _copy(row: Floats, to: Floats) -> None:
+    # Not by slices: what numba compiles to tell of shapes that differ takes seconds.
+    for x in range(row.size):
+        to[x] = row[x]
+
+
+@inner()
 def _leave_out(
     outliers: Bools,
     image: Floats,

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bgmatch_dask.numerics.compiling import kernel
 from bgmatch_dask.numerics.keys import keys_averages
 
 __all__ = ("N_PLANES", "box_differences", "sample_planes")
@@ -66,7 +66,7 @@ def sample_planes(nodes: Array) -> Array:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def box_differences(
     planes: Array,
     at_hub: Index,

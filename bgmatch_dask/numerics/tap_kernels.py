@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bgmatch_dask.numerics.compiling import inner, kernel
 from bgmatch_dask.numerics.keys import TAPS
 
 __all__ = ("TapRows", "apply")
@@ -37,7 +37,7 @@ class TapRows(NamedTuple):
     """Weights of the five node rows."""
 
 
-@numba.njit(cache=True, nogil=True)
+@inner()
 def _average(surface: Array, first: int, stride: int, x_weights: Array, y_weights: Array) -> float:
     total = 0.0
     for j in range(TAPS):
@@ -49,7 +49,7 @@ def _average(surface: Array, first: int, stride: int, x_weights: Array, y_weight
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def apply(rows: TapRows, surface: Array) -> Array:
     """Return ``A c`` for the unknowns ``c``."""
     n = len(rows.visit_first)

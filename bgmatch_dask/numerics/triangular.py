@@ -11,10 +11,11 @@ import ctypes
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cython_blas, cython_lapack
+
+from bgmatch_dask.numerics.compiling import kernel
 
 __all__ = ("factor_lower", "inverse_of_factor", "solve_lower", "solve_rows", "subtract_lower")
 
@@ -128,7 +129,7 @@ def inverse_of_factor(lower: Array) -> Array:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _mirror(matrix: Array) -> None:
     """Copy what is below the diagonal above it, block by block to stay in the cache."""
     n = len(matrix)
@@ -139,7 +140,7 @@ def _mirror(matrix: Array) -> None:
                     matrix[j, i] = matrix[i, j]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def subtract_lower(matrix: Array, at: NDArray[np.int64], part: Array) -> None:
     """Subtract a symmetric matrix from some rows and columns of a lower triangle, in place.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from bgmatch_dask.numerics.compiling import inner, kernel
 
 __all__ = ("add_words", "take_words")
 
@@ -42,7 +43,7 @@ def _folded(total: int) -> int:
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _sum_swapped(words: NDArray[np.uint32]) -> np.uint64:
     total = np.uint64(0)
     for i in range(words.size):
@@ -50,7 +51,7 @@ def _sum_swapped(words: NDArray[np.uint32]) -> np.uint64:
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _sum_and_swap(words: NDArray[np.uint32], out: NDArray[np.uint32]) -> np.uint64:
     total = np.uint64(0)
     for i in range(words.size):
@@ -60,7 +61,7 @@ def _sum_and_swap(words: NDArray[np.uint32], out: NDArray[np.uint32]) -> np.uint
     return total
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inner(inline="always")
 def _swapped(word: np.uint32) -> np.uint32:
     return np.uint32(
         (word >> np.uint32(24))
