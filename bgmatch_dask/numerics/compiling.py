@@ -20,8 +20,8 @@ Function = TypeVar("Function", bound=Callable[..., object])
 def kernel(**options: object) -> Callable[[Function], Function]:
     """Compile a function that Python calls, at its first call; the result is kept on disk.
 
-    Numba compiles it anew when the file that it is in has changed. One that calls an `inner` function
-    of another file needs `bgmatch_dask.numerics.called_code.CALLED` as a default value.
+    Numba compiles it anew when the file that it is in has changed. One that calls an `inner`
+    function of another file needs `bgmatch_dask.numerics.called_code.CALLED` as a default value.
     """
     options |= {"cache": True, "nogil": True, "no_cfunc_wrapper": True}
     decorate: Callable[[Function], Function] = njit(**options)  # type: ignore[call-overload]
