@@ -40,8 +40,12 @@ class Size:
     """Numbers of visits over which memory and cost are compared."""
     many_patches: tuple[int, ...]
     """Patches along a side over which the cost is compared."""
-    scaling_patch: int
-    """Inner size of a patch in the part `scaling` [px]."""
+    visits_patch: int
+    """Inner size of a patch where visits are many [px]."""
+    patches_patch: int
+    """Inner size of a patch where patches are many [px]."""
+    strong_repeats: int
+    """Jobs on one worker and on two that count."""
     sweep_patch: int
     """Inner size of the 3 × 3 patches whose properties the part `accuracy` changes [px]."""
     sweep_bin: int
@@ -88,7 +92,9 @@ _TINY = Size(
     wiimatch_steps=(2, 4),
     many_visits=(3, 4),
     many_patches=(2, 3),
-    scaling_patch=96,
+    visits_patch=96,
+    patches_patch=96,
+    strong_repeats=1,
     sweep_patch=120,
     sweep_bin=40,
     growth=(2,),
@@ -111,7 +117,9 @@ _QUICK = replace(
     wiimatch_steps=(4, 8),
     many_visits=(5, 20),
     many_patches=(2, 4),
-    scaling_patch=240,
+    visits_patch=240,
+    patches_patch=240,
+    strong_repeats=3,
     sweep_patch=300,
     sweep_bin=64,
     growth=(2, 4),
@@ -132,7 +140,9 @@ _FULL = replace(
     wiimatch_steps=(2, 4),
     many_visits=(10, 100),
     many_patches=(3, 9),
-    scaling_patch=400,
+    visits_patch=400,
+    patches_patch=1600,
+    strong_repeats=5,
     sweep_patch=600,
     sweep_bin=128,
     growth=(2, 3, 4, 6),

@@ -9,7 +9,7 @@ are of the ESO HIERARCH convention.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 __all__ = ("OddCardError", "PlainCard", "PlainHeader")
@@ -17,6 +17,8 @@ __all__ = ("OddCardError", "PlainCard", "PlainHeader")
 _CARD = 80
 _KEY = re.compile(r"([A-Z0-9_-]{1,8}) *")
 _WORDS = re.compile(r"HIERARCH ([A-Z0-9_-]+(?: [A-Z0-9_-]+)*) *= ")
+_OF_TABLE = re.compile(r"XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|TFIELDS|(TTYPE|TFORM)\d+")
+_OF_IMAGE = re.compile(r"ZBITPIX|ZNAXIS\d*")
 _COMMENTS = frozenset({"", "COMMENT", "HISTORY"})
 _VALUE = re.compile(
     r" *(?:'([^']*)'|([+-]?\d{1,18})|([+-]?(?:\d+\.\d*|\.\d+)(?:[ED][+-]?\d{1,3})?)|([TF]))"
@@ -64,22 +66,42 @@ class PlainHeader(Mapping[str, Any]):
 
     Parameters
     ----------
-    block
-        All bytes of the header.
-
-    Raises
-    ------
-    OddCardError
-        When a card may mean more than it says alone, or is not as the standard has it.
+    cards
+        Its cards.
     """
 
-    def __init__(self, block: bytes) -> None:
-        if not (block.isascii() and (text := block.decode("ascii")).isprintable()):
-            raise OddCardError("bytes that are no text")
-        self.cards = tuple(_cards(text))
+    def __init__(self, cards: Iterable[PlainCard]) -> None:
+        self.cards = tuple(cards)
         self._first: dict[str, PlainCard] = {}
         for card in self.cards:
             self._first.setdefault(card.keyword, card)
+
+    @classmethod
+    def read(cls, block: bytes) -> PlainHeader:
+        """Return the header of which these are all bytes.
+
+        Raises
+        ------
+        OddCardError
+            When a card may mean more than it says alone, or is not as the standard has it.
+        """
+        if not (block.isascii() and (text := block.decode("ascii")).isprintable()):
+            raise OddCardError("bytes that are no text")
+        return cls(_cards(text))
+
+    def as_image(self) -> PlainHeader:
+        """Return the header of the image that is in the table of this header.
+
+        Keywords of the table that an image has too are those of the image (FITS Standard 4.0,
+        section 10.1.1); other keywords stay.
+        """
+        return PlainHeader(
+            card._replace(keyword=card.keyword.removeprefix("Z"))
+            if _OF_IMAGE.fullmatch(card.keyword)
+            else card
+            for card in self.cards
+            if not _OF_TABLE.fullmatch(card.keyword)
+        )
 
     def __getitem__(self, key: str) -> Any:  # noqa: ANN401
         """Return the value of the first card of a keyword."""

@@ -1,4 +1,4 @@
-"""FITS files whose images are stored as they are, read once from their first byte to their last.
+"""FITS files of images stored as they are, or gzipped row by row, read once from end to end.
 
 Checksums of the HDUs, the checksum of the file and the numbers of its images are taken of each
 piece while it is in the cache of the processor. All that is out of the ordinary is refused here:
@@ -8,7 +8,9 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,14 @@ from bgmatch_dask.warps.fits_structure import BYTES_PER_PIXEL, Unit, check_struc
 from bgmatch_dask.warps.fits_sums import compare_sums
 from bgmatch_dask.warps.header_cards import OddCardError, PlainHeader
 from bgmatch_dask.warps.places import is_remote, stat_input
+from bgmatch_dask.warps.tiles import RowTiles
 
 __all__ = ("NOT_PLAIN", "PlainFile", "PlainHdu", "plain_file")
 
-NOT_PLAIN = (InputError, OddCardError, OSError, LookupError, TypeError, ValueError, ArithmeticError)
+NOT_PLAIN = (
+    *(InputError, OddCardError, OSError, LookupError, TypeError, ValueError, ArithmeticError),
+    zlib.error,
+)
 """What is raised for a file that is not plain, or not sound."""
 
 _PIECE = 1 << 20
@@ -44,7 +50,9 @@ class PlainHdu:
     shape: tuple[int, ...]
     """Rows and columns; empty without data."""
     header: PlainHeader
-    """Its cards."""
+    """Its cards, as those of an image."""
+    tiles: RowTiles | None = None
+    """How its rows are compressed; None when they are not."""
 
     @property
     def is_image(self) -> bool:
@@ -83,23 +91,30 @@ class PlainFile:
         InputError, LookupError
             One of `NOT_PLAIN`.
         """
-        images: dict[int, NDArray[Any]] = {}
-        order = []
-        for name in names:
-            index = next(i for i, hdu in enumerate(self.hdus) if hdu.name == name)
-            hdu = self.hdus[index]
-            images[index] = np.empty(hdu.shape, _DTYPES[int(hdu.header["BITPIX"])])
-            order.append(images[index])
-        return order, self._read_all(images)
+        wanted = [next(i for i, hdu in enumerate(self.hdus) if hdu.name == n) for n in names]
+        images, checksum = self._read_all(frozenset(wanted))
+        return [images[index] for index in wanted], checksum
 
-    def _read_all(self, images: Mapping[int, NDArray[Any]]) -> str:
+    def _read_all(self, wanted: AbstractSet[int]) -> tuple[dict[int, NDArray[Any]], str]:
+        images = {}
         with Path(self.path).open("rb", buffering=0) as stream:
             sums = _Pass(stream)
             for index, unit in enumerate(self.units):
                 header = sums.take(unit.data - unit.start)
-                data = sums.take(unit.end - unit.data, images.get(index))
-                compare_sums(index, unit, header, data, self.path)
-            return sums.digest()
+                length = unit.end - unit.data
+                if index not in wanted:
+                    compare_sums(index, unit, header, sums.take(length), self.path)
+                    continue
+                hdu = self.hdus[index]
+                if hdu.tiles is None:
+                    image = np.empty(hdu.shape, _DTYPES[int(hdu.header["BITPIX"])])
+                    compare_sums(index, unit, header, sums.take(length, image), self.path)
+                else:
+                    packed = np.empty(length, np.uint8)
+                    compare_sums(index, unit, header, sums.keep(packed), self.path)
+                    image = hdu.tiles.decode(packed.data)
+                images[index] = image
+            return images, sums.digest()
 
 
 class _Pass:
@@ -117,8 +132,7 @@ class _Pass:
         total = at = 0
         while length:
             size = min(_PIECE, length)
-            self._fill(size)
-            self._digest.update(self._view[:size])
+            self._fill(self._view[:size])
             used = min(size, 4 * (words.size - at))
             if used:
                 total = take_words(self._piece[:used], words[at : at + used // 4], total)
@@ -128,13 +142,23 @@ class _Pass:
             length -= size
         return total
 
-    def _fill(self, size: int) -> None:
+    def keep(self, out: NDArray[np.uint8]) -> int:
+        """Take the next bytes as they are; return the sum of their words."""
+        total = 0
+        for at in range(0, out.size, _PIECE):
+            piece = out[at : at + _PIECE]
+            self._fill(piece.data)
+            total = add_words(piece, total)
+        return total
+
+    def _fill(self, piece: memoryview) -> None:
         at = 0
-        while at < size:
-            got = self._stream.readinto(self._view[at:size])
+        while at < len(piece):
+            got = self._stream.readinto(piece[at:])
             if not got:
                 raise ValueError("the file became shorter while it was read")
             at += got
+        self._digest.update(piece)
 
     def digest(self) -> str:
         """Return the checksum of all bytes so far."""
@@ -168,7 +192,7 @@ def _plain_hdus(stream: Any, units: Sequence[Unit]) -> Iterator[PlainHdu]:  # no
     for index, unit in enumerate(units):
         stream.seek(unit.start)
         try:
-            header = PlainHeader(stream.read(unit.data - unit.start))
+            header = PlainHeader.read(stream.read(unit.data - unit.start))
             hdu = _hdu(header, first=index == 0)
         except (OddCardError, LookupError, TypeError):
             return
@@ -179,18 +203,20 @@ def _plain_hdus(stream: Any, units: Sequence[Unit]) -> Iterator[PlainHdu]:  # no
 
 def _hdu(header: PlainHeader, *, first: bool) -> PlainHdu | None:
     """Return an HDU that astropy would read as it stands, None for any other."""
-    axes = header["NAXIS"]
+    tiles = None
     if first:
-        plain = header["SIMPLE"] is True and axes == 0 and "EXTNAME" not in header
+        plain = header["SIMPLE"] is True and header["NAXIS"] == 0 and "EXTNAME" not in header
         name = "PRIMARY"
     else:
         name = str(header["EXTNAME"])
-        plain = (
-            header["XTENSION"] == "IMAGE"
-            and (header["PCOUNT"], header["GCOUNT"]) == (0, 1)
-            and name == name.strip().upper()
-        )
+        plain = header["GCOUNT"] == 1 and name == name.strip().upper()
+        if header["XTENSION"] == "BINTABLE":
+            tiles = RowTiles.of(header)
+            plain = plain and header["ZIMAGE"] is True and tiles is not None
+            header = header.as_image()
+        else:
+            plain = plain and header["XTENSION"] == "IMAGE" and header["PCOUNT"] == 0
     if not plain or any(card in header for card in _CHANGED):
         return None
-    shape = tuple(int(header[f"NAXIS{axis}"]) for axis in range(int(axes), 0, -1))
-    return PlainHdu(name, shape, header)
+    shape = tuple(int(header[f"NAXIS{axis}"]) for axis in range(int(header["NAXIS"]), 0, -1))
+    return PlainHdu(name, shape, header, tiles)
