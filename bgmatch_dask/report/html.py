@@ -6,18 +6,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from bgmatch_dask.pipeline.collector import loaded_kept
 from bgmatch_dask.pipeline.diagnostics import load_diagnostics
 from bgmatch_dask.pipeline.results import load_summary
 from bgmatch_dask.report.explain import summarise_patches, worst_match
-from bgmatch_dask.report.pictures import Picture, draw_pictures
+from bgmatch_dask.report.pictures import Picture, draw_pictures, plan_pictures
 from bgmatch_dask.store import Location, open_store
 from bgmatch_dask.store.versions import current_version
+
+if TYPE_CHECKING:
+    from bgmatch_dask.pipeline.engine import Engine
 
 __all__ = ("render_report", "write_report")
 
@@ -72,7 +76,7 @@ _COLUMNS = (
 )
 
 
-def write_report(location: Location, run: str) -> str:
+def write_report(location: Location, run: str, engine: Engine | None = None) -> str:
     """Draw and store the report of a finished run.
 
     Parameters
@@ -81,6 +85,8 @@ def write_report(location: Location, run: str) -> str:
         Place of the store.
     run
         Name of the run.
+    engine
+        Where the pictures are drawn; default: in this process.
 
     Returns
     -------
@@ -97,7 +103,8 @@ def write_report(location: Location, run: str) -> str:
     store = open_store(location.url)
     diagnostics = load_diagnostics(location, run)
     patches = summarise_patches(diagnostics["warps"])
-    pictures = draw_pictures(store, run, summary, patches)
+    with loaded_kept():
+        pictures = draw_pictures(plan_pictures(store, run, summary, patches), engine)
     name = f"runs/{run}/report.html"
     location.write_bytes(name, render_report(summary, pictures, diagnostics).encode())
     return location.child(name)

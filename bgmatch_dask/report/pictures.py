@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bgmatch_dask.errors import StoreError
 from bgmatch_dask.report.explain import PatchSummary
-from bgmatch_dask.report.figures import (
-    before_after,
-    convergence_figure,
-    depth_map,
-    difference_histogram,
-    patch_map,
-    timings_bar,
-)
-from bgmatch_dask.report.mosaic import Mosaic, bin_mosaic, coadd_mosaics
-from bgmatch_dask.report.offset_maps import OffsetMap, offset_sheets, sigma_sheets
-from bgmatch_dask.store import TractStore
+from bgmatch_dask.report.mosaic import bin_mosaic, coadd_mosaics
+from bgmatch_dask.store import TractStore, open_store
 
-__all__ = ("Picture", "draw_pictures", "read_offset_maps")
+if TYPE_CHECKING:
+    from bgmatch_dask.pipeline.engine import Engine
+    from bgmatch_dask.report.offset_maps import OffsetMap
+
+__all__ = ("Drawing", "Picture", "draw_pictures", "plan_pictures", "read_offset_maps")
 
 _WIDE, _SMALL = 1100, 700
+_OF_PAIR = ("before", "after", "sigma")
 _FLOW = (
     "plan",
     "ingest",
@@ -63,13 +61,17 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
-def draw_pictures(
+Drawing: TypeAlias = Callable[[], "list[Picture]"]
+"""Draws pictures that belong together; a worker can do it. What draws is imported there."""
+
+
+def plan_pictures(
     store: TractStore,
     run: str,
     summary: Mapping[str, Any],
     patches: Sequence[PatchSummary] = (),
-) -> list[Picture]:
-    """Draw all pictures that the run has data for.
+) -> list[Drawing]:
+    """Return the drawings of all pictures that the run has data for, in the order of the report.
 
     Parameters
     ----------
@@ -82,35 +84,57 @@ def draw_pictures(
     patches
         Summaries of its patches.
     """
-    unit = str(summary["unit"])
-    pictures = _coadd_pictures(store, run, unit)
+    url, unit = store.location.url, str(summary["unit"])
+    drawings: list[Drawing] = [partial(_coadds, url, run, unit), partial(_depth, url, run)]
     if summary["pairs"]:
-        pictures.append(_overlap_picture(summary["pairs"], unit))
+        pairs = [tuple(_number(p.get(k)) for k in _OF_PAIR) for p in summary["pairs"]]
+        drawings.append(partial(_overlaps, pairs, unit))
     if summary["solver"].get("method") != "per_warp":
-        pictures += _offset_pictures(read_offset_maps(store, run), unit)
+        drawings += [partial(_offsets, url, run, unit), partial(_errors, url, run, unit)]
     if patches:
-        pictures.append(_patch_picture(store, patches, unit))
-    pictures += _convergence_picture(summary["solver"].get("convergence"), unit)
+        drawings.append(partial(_residuals, _patch_values(store, patches), unit))
+    changes = summary["solver"].get("convergence")
+    if isinstance(changes, list) and changes:
+        drawings.append(partial(_convergence, [_number(v) for v in changes], unit))
     if summary["timings"]:
         timings = {str(name): float(value or 0.0) for name, value in summary["timings"].items()}
         timings = dict(sorted(timings.items(), key=lambda item: _place_in_flow(item[0])))
-        pictures.append(
-            Picture(
-                "timings",
-                "Bar chart of the wall time of each stage",
-                "Wall time of each stage; a stage that found its work done takes next to none.",
-                timings_bar(timings),
-            )
-        )
-    return pictures
+        drawings.append(partial(_timings, timings))
+    return drawings
 
 
-def _coadd_pictures(store: TractStore, run: str, unit: str) -> list[Picture]:
-    mosaics = coadd_mosaics(store, run)
+def draw_pictures(drawings: Sequence[Drawing], engine: Engine | None = None) -> list[Picture]:
+    """Return the pictures of all drawings, in their order.
+
+    Parameters
+    ----------
+    drawings
+        From `plan_pictures`.
+    engine
+        Where they are drawn; default: in this process.
+    """
+    numbered = list(enumerate(drawings))
+    drawn = engine.map(_draw, numbered, "report") if engine else map(_draw, numbered)
+    return [picture for _, pictures in sorted(drawn, key=_place) for picture in pictures]
+
+
+def _draw(numbered: tuple[int, Drawing]) -> tuple[int, list[Picture]]:
+    number, drawing = numbered
+    return number, drawing()
+
+
+def _place(numbered: tuple[int, list[Picture]]) -> int:
+    return numbered[0]
+
+
+def _coadds(url: str, run: str, unit: str) -> list[Picture]:
+    from bgmatch_dask.report.figures import before_after
+
+    mosaics = coadd_mosaics(open_store(url), run)
     if "matched" not in mosaics:
         return []
     matched = mosaics["matched"]
-    pictures = [
+    return [
         Picture(
             "coadds",
             "Mosaics of the tract without and with background matching",
@@ -120,70 +144,92 @@ def _coadd_pictures(store: TractStore, run: str, unit: str) -> list[Picture]:
             before_after(matched, mosaics.get("unmatched"), unit),
         )
     ]
-    n_image = _mosaic(store, f"coadd/{run}_matched/nimage")
-    if n_image is not None:
-        alt = "Map of the number of visits per pixel"
-        caption = "Number of visits in each pixel of the matched coadd. Blue-grey: none."
-        pictures.append(Picture("depth", alt, caption, depth_map(n_image), _SMALL))
-    return pictures
 
 
-def _mosaic(store: TractStore, path: str) -> Mosaic | None:
+def _depth(url: str, run: str) -> list[Picture]:
+    from bgmatch_dask.report.figures import depth_map
+
     try:
-        return bin_mosaic(store, path)
+        n_image = bin_mosaic(open_store(url), f"coadd/{run}_matched/nimage")
     except StoreError as error:
         if error.code != "array-missing":
             raise
-        return None
+        return []
+    alt = "Map of the number of visits per pixel"
+    caption = "Number of visits in each pixel of the matched coadd. Blue-grey: none."
+    return [Picture("depth", alt, caption, depth_map(n_image), _SMALL)]
 
 
-def _overlap_picture(pairs: Sequence[Mapping[str, Any]], unit: str) -> Picture:
-    before, after, sigma = (
-        [_number(p.get(k)) for p in pairs] for k in ("before", "after", "sigma")
-    )
-    return Picture(
-        "overlaps",
-        "Histograms of the mean differences of overlapping visits, before and after matching",
-        f"Size of the clipped mean difference hub − visit of each measured pair "
-        f"({len(pairs)}), over the pixels that both have. Further left is better.",
-        difference_histogram(before, after, sigma, unit),
-    )
+def _overlaps(pairs: Sequence[Sequence[float]], unit: str) -> list[Picture]:
+    from bgmatch_dask.report.figures import difference_histogram
+
+    before, after, sigma = zip(*pairs, strict=True)
+    return [
+        Picture(
+            "overlaps",
+            "Histograms of the mean differences of overlapping visits, before and after matching",
+            f"Size of the clipped mean difference hub − visit of each measured pair "
+            f"({len(pairs)}), over the pixels that both have. Further left is better.",
+            difference_histogram(before, after, sigma, unit),
+        )
+    ]
 
 
-def _patch_picture(store: TractStore, patches: Sequence[PatchSummary], unit: str) -> Picture:
+def _patch_values(store: TractStore, patches: Sequence[PatchSummary]) -> NDArray[np.float64]:
     grid = store.spec.geometry.patches
     values = np.full((grid.ny, grid.nx), np.nan)
     for item in patches:
         values[divmod(item.patch, grid.nx)] = item.rms
-    return Picture(
-        "patches",
-        "Map of the residuals of the patches",
-        "Rms of what is left of superpixels, over all visits of each patch, in the order of the "
-        "pixels: x to the right, y up. Grey: nothing measured.",
-        patch_map(values, unit),
-        _SMALL,
-    )
+    return values
 
 
-def _convergence_picture(changes: object, unit: str) -> list[Picture]:
-    """Draw the rms change of the offsets in every iteration, where the solver tells it."""
-    known = [_number(v) for v in changes] if isinstance(changes, list) else []
-    if not known:
-        return []
+def _residuals(values: NDArray[np.float64], unit: str) -> list[Picture]:
+    from bgmatch_dask.report.figures import patch_map
+
     return [
         Picture(
-            "convergence",
-            "Change of the offsets in every iteration",
-            "Rms change of the offsets from one iteration of measuring and solving to the next.",
-            convergence_figure(known, unit),
+            "patches",
+            "Map of the residuals of the patches",
+            "Rms of what is left of superpixels, over all visits of each patch, in the order of "
+            "the pixels: x to the right, y up. Grey: nothing measured.",
+            patch_map(values, unit),
             _SMALL,
         )
     ]
 
 
-def _offset_pictures(maps: Sequence[OffsetMap], unit: str) -> list[Picture]:
-    sheets = list(offset_sheets(maps, unit))
-    errors = list(sigma_sheets(maps, unit))
+def _convergence(changes: Sequence[float], unit: str) -> list[Picture]:
+    """Draw the rms change of the offsets in every iteration."""
+    from bgmatch_dask.report.figures import convergence_figure
+
+    return [
+        Picture(
+            "convergence",
+            "Change of the offsets in every iteration",
+            "Rms change of the offsets from one iteration of measuring and solving to the next.",
+            convergence_figure(changes, unit),
+            _SMALL,
+        )
+    ]
+
+
+def _timings(timings: Mapping[str, float]) -> list[Picture]:
+    from bgmatch_dask.report.figures import timings_bar
+
+    return [
+        Picture(
+            "timings",
+            "Bar chart of the wall time of each stage",
+            "Wall time of each stage; a stage that found its work done takes next to none.",
+            timings_bar(timings),
+        )
+    ]
+
+
+def _offsets(url: str, run: str, unit: str) -> list[Picture]:
+    from bgmatch_dask.report.offset_maps import offset_sheets
+
+    sheets = list(offset_sheets(read_offset_maps(open_store(url), run), unit))
     return [
         Picture(
             "offsets",
@@ -194,15 +240,22 @@ def _offset_pictures(maps: Sequence[OffsetMap], unit: str) -> list[Picture]:
             sheet,
         )
         for number, sheet in enumerate(sheets, 1)
-    ] + [
+    ]
+
+
+def _errors(url: str, run: str, unit: str) -> list[Picture]:
+    from bgmatch_dask.report.offset_maps import sigma_sheets
+
+    sheets = list(sigma_sheets(read_offset_maps(open_store(url), run), unit))
+    return [
         Picture(
             "errors",
-            f"Maps of the standard errors of the offsets, sheet {number} of {len(errors)}",
+            f"Maps of the standard errors of the offsets, sheet {number} of {len(sheets)}",
             "Standard error of each offset, one scale for all visits; its square is added to the "
-            f"variance of the matched warp. Sheet {number} of {len(errors)}.",
+            f"variance of the matched warp. Sheet {number} of {len(sheets)}.",
             sheet,
         )
-        for number, sheet in enumerate(errors, 1)
+        for number, sheet in enumerate(sheets, 1)
     ]
 
 
@@ -214,6 +267,8 @@ def read_offset_maps(store: TractStore, run: str) -> list[OffsetMap]:
         )
     except StoreError:
         return []
+    from bgmatch_dask.report.offset_maps import OffsetMap
+
     counts = store.array(f"superpixels/{store.spec.kind}/count")
     maps = []
     for index, visit in enumerate(store.spec.visits[: values.shape[0]]):

@@ -46,5 +46,5 @@ def carry_out(
         engine = DaskEngine(client, threads=threads, while_waiting=while_waiting)
         summary = run_tract(plan, engine, everyone, until=until)
         if until == "coadd":
-            summary["report"] = write_report(plan.location, plan.config.run)
+            summary["report"] = write_report(plan.location, plan.config.run, engine)
     return summary

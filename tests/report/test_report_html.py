@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bgmatch_dask.errors import StoreError
+from bgmatch_dask.pipeline.engine import DaskEngine
 from bgmatch_dask.report.explain import summarise_patches, worst_match
 from bgmatch_dask.report.html import render_report, write_report
 from tests.tiny_store import EVIL, RUN, SCRIPT, build_tiny_store, summary
@@ -89,10 +90,11 @@ def test_overlaps_that_were_left_out_are_told_if_there_are_any():
     assert "40 pairs, each predicted from the others; 2 that nothing else ties" in text
 
 
-def test_same_run_same_bytes(tmp_path):
+def test_same_run_same_bytes_wherever_the_pictures_are_drawn(tmp_path, cluster):
     location = build_tiny_store(tmp_path)
     first = Path(write_report(location, RUN)).read_bytes()
     assert Path(write_report(location, RUN)).read_bytes() == first
+    assert Path(write_report(location, RUN, DaskEngine(cluster))).read_bytes() == first
 
 
 def test_unfinished_run_is_refused(tmp_path):

@@ -40,4 +40,4 @@ def test_a_row_for_each_match():
 def test_no_residual_at_all_can_be_drawn():
     label, model, figures = row("nothing")
     empty = replace(figures, residuals=np.full_like(figures.residuals, np.nan))
-    assert pixels(warp_fits_figure([(label, model, empty)], "")).shape[2] == 4
+    assert pixels(warp_fits_figure([(label, model, empty)], "")).shape[2] == 3
