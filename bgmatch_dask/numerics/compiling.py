@@ -12,6 +12,8 @@ from typing import TypeVar
 from numba import njit
 from numba.extending import register_jitable
 
+from bgmatch_dask.numerics.kernel_cache import KernelCache
+
 __all__ = ("inner", "kernel")
 
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -24,7 +26,13 @@ def kernel(**options: object) -> Callable[[Function], Function]:
     function of another file needs `bgmatch_dask.numerics.called_code.CALLED` as a default value.
     """
     options |= {"cache": True, "nogil": True, "no_cfunc_wrapper": True}
-    decorate: Callable[[Function], Function] = njit(**options)  # type: ignore[call-overload]
+
+    def decorate(function: Function) -> Function:
+        dispatcher = njit(**options)(function)  # type: ignore[call-overload]
+        dispatcher._cache = KernelCache(function)  # noqa: SLF001
+        compiled: Function = dispatcher
+        return compiled
+
     return decorate
 
 
