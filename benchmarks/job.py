@@ -36,6 +36,9 @@ __all__ = (
     "warm_up",
 )
 
+_LARGE = 10**8
+"""Pixels of all warps of a tract for which starting two processes is worth it."""
+
 
 @dataclass(slots=True)
 class StageMeasure:
@@ -113,10 +116,16 @@ def simulated(work: Path, config: SimulationConfig, workers: int = 2) -> Path:
 
 
 def simulate_all(work: Path, configs: Iterable[SimulationConfig]) -> None:
-    """Make simulated tracts that are not there yet, the largest first, one per process."""
-    wanted = sorted(set(configs), key=lambda c: -c.visits * (c.size**2))
+    """Make simulated tracts that are not there yet: large ones by two processes, others by one."""
+    wanted = sorted(set(configs), key=_pixels)
+    while wanted and _pixels(wanted[-1]) > _LARGE:
+        simulated(work, wanted.pop(), 2)
     with processes(2) as pool:
-        list(pool.map(simulated, repeat(work), wanted, repeat(1)))
+        list(pool.map(simulated, repeat(work), reversed(wanted), repeat(1)))
+
+
+def _pixels(config: SimulationConfig) -> int:
+    return config.visits * config.size**2
 
 
 def job_config(tract: Path, store: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -168,9 +177,10 @@ class _Meter:
         self._units: dict[str, list[float]] = {}
         self._before: dict[str, dict[str, float]] = {}
         self.overhead = 0.0
+        self.cpu = 0.0
 
     def __call__(self, event: Event) -> None:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         if isinstance(event, StageStarted):
             self._before = self.client.run(usage)
         elif isinstance(event, UnitDone):
@@ -189,6 +199,7 @@ class _Meter:
                 durations,
             )
         self.overhead += time.perf_counter() - start
+        self.cpu += time.process_time() - cpu
 
 
 def run_job(client: Client, config: RunConfig) -> JobMeasure:
@@ -210,6 +221,6 @@ def run_job(client: Client, config: RunConfig) -> JobMeasure:
         pixels,
         meter.stages,
         baseline,
-        time.process_time() - cpu,
+        time.process_time() - cpu - meter.cpu,
         peak_mb(),
     )
