@@ -13,13 +13,12 @@ the number of sites as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bgmatch_dask.background.sky_system import Prior, SkySystem, Strengths
+from bgmatch_dask.background.sky_system import Prior, SkySystem, Strengths, each
 from bgmatch_dask.errors import MatchError
 from bgmatch_dask.numerics.row_products import row_dots, scaled_rows
 from bgmatch_dask.numerics.triangular import (
@@ -192,6 +191,8 @@ class SkyFirst(_Solver):
     """Lower triangle of the system of all modes, without priors."""
     lower: Array
     """Lower Cholesky factor of the system."""
+    _known: dict[int, Array] = field(default_factory=dict)
+    _own: dict[int, Array] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -220,20 +221,14 @@ class SkyFirst(_Solver):
         right = np.concatenate(self.pulled(needed - sky[samples.site], theta))
         return solve_lower(self.lower, solve_lower(self.lower, right), transposed=True)
 
-    @cached_property
-    def inverse(self) -> Array:
-        """Covariance of the modes of all visits, in units of the noise."""
-        return inverse_of_factor(self.lower)
-
     def spread(self, visit: int, rows: Array) -> Spread:
         """Return how well linear functions of a visit's modes are known."""
-        mine = self.system.modes_of(visit)
-        every, images = np.arange(len(rows)), rows @ self.inverse[mine, mine]
+        every, images = np.arange(len(rows)), rows @ self.covariance(visit, visit)
         return Spread(visit, row_dots(images, every, rows, every), rows)
 
     def between(self, one: Spread, at_one: Index, other: Spread, at_other: Index) -> Array:
         """Return the covariance of some functions of two visits."""
-        joint = self.inverse[self.system.modes_of(one.visit), self.system.modes_of(other.visit)]
+        joint = self.covariance(one.visit, other.visit)
         out: Array = row_dots(
             one.parts[at_one] @ joint, np.arange(len(at_one)), other.parts, at_other
         )
@@ -241,7 +236,24 @@ class SkyFirst(_Solver):
 
     def covariance(self, one: int, other: int) -> Array:
         """Return the covariance between the modes of two visits, in units of the noise."""
-        return self.inverse[self.system.modes_of(one), self.system.modes_of(other)]
+        if one == other:
+            if one not in self._own:
+                part = self._columns(one)
+                self._own[one] = part.T @ part
+            return self._own[one]
+        # Columns of the inverse factor begin with the first mode of their visit.
+        a, b = self._columns(one), self._columns(other)
+        n = min(len(a), len(b))
+        return a[len(a) - n :].T @ b[len(b) - n :]
+
+    def _columns(self, visit: int) -> Array:
+        """Return the columns of ``L⁻¹`` of the modes of a visit, without the zeros above them."""
+        if visit not in self._known:
+            first, m = int(self.system.starts[visit]), self.system.rows[visit].shape[1]
+            unit = np.zeros((len(self.lower) - first, m))
+            unit[:m] = np.eye(m)
+            self._known[visit] = solve_lower(self.lower[first:, first:], unit)
+        return self._known[visit]
 
 
 def _squares(rows: Array) -> Array:
@@ -256,25 +268,31 @@ def _without_sky(system: SkySystem, weights: Array) -> Array:
     share = weights / np.sqrt(samples.of_sites(weights))[samples.site]
     matrix, minus, n = np.zeros((size, size)), -share, len(system.rows)
 
-    def column(number: int) -> None:
-        v = n - 1 - number
-        own, mine = system.own(v), system.modes_of(v)
-        rows, site = system.rows[v], samples.site[own]
-        # Rounding can make it less than nothing where a visit is alone.
-        left = np.sqrt(np.maximum(weights[own] - share[own] ** 2, 0.0))
-        heavy = scaled_rows(rows, np.arange(len(rows)), left)
-        matrix[mine, mine] = heavy.T @ heavy
-        place = np.full(samples.n_sites, -1)
-        place[site] = np.arange(len(site))
-        for u in range(v):
-            at = place[samples.site[system.own(u)]]
-            both = np.flatnonzero(at >= 0)
-            one = scaled_rows(rows, at[both], share[own])
-            other = scaled_rows(system.rows[u], both, minus[system.own(u)])
-            matrix[mine, system.modes_of(u)] = one.T @ other
+    place = np.full((n, samples.n_sites), -1)
+    for v in range(n):
+        place[v, samples.site[system.own(v)]] = np.arange(len(system.rows[v]))
 
-    # The last visits meet most others: they begin.
-    system.each(column)
+    def block(number: int) -> None:
+        v, u = blocks[number]
+        own, mine, rows = system.own(v), system.modes_of(v), system.rows[v]
+        if u == v:
+            # Rounding can make it less than nothing where a visit is alone.
+            left = np.sqrt(np.maximum(weights[own] - share[own] ** 2, 0.0))
+            heavy = scaled_rows(rows, np.arange(len(rows)), left)
+            matrix[mine, mine] = heavy.T @ heavy
+            return
+        at = place[v, samples.site[system.own(u)]]
+        both = np.flatnonzero(at >= 0)
+        one = scaled_rows(rows, at[both], share[own])
+        other = scaled_rows(system.rows[u], both, minus[system.own(u)])
+        matrix[mine, system.modes_of(u)] = one.T @ other
+
+    # The largest come first: what is left at the end is short.
+    modes = np.diff(system.starts)
+    blocks = sorted(
+        ((v, u) for v in range(n) for u in range(v + 1)), key=lambda b: -modes[b[0]] * modes[b[1]]
+    )
+    each(block, len(blocks), system.threads)
     return matrix
 
 

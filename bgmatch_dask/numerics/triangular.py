@@ -57,8 +57,8 @@ def solve_lower(lower: Array, right: Array, *, transposed: bool = False) -> Arra
     Parameters
     ----------
     lower
-        Lower triangle, float64 ``(n, n)``, row by row; what is above the diagonal is not read.
-        Its diagonal must not hold zeros.
+        Lower triangle, float64 ``(n, n)``, row by row, which may be a part of a larger one; what is
+        above the diagonal is not read. Its diagonal must not hold zeros.
     right
         Right-hand sides, float64 ``(n,)`` or ``(n, k)``.
     transposed
@@ -80,7 +80,7 @@ def solve_lower(lower: Array, right: Array, *, transposed: bool = False) -> Arra
         _TRSM(
             *(b"R", b"U", b"T" if transposed else b"N", b"N"),
             *(_int(k), _int(n), ctypes.byref(ctypes.c_double(1.0))),
-            *(_data(lower), _int(n), _data(out), _int(k)),
+            *(_data(lower), _row_length(lower), _data(out), _int(k)),
         )
     return out
 
@@ -110,7 +110,7 @@ def solve_rows(lower: Array, rows: Array, *, transposed: bool = False) -> Array:
         _TRSM(
             *(b"L", b"U", b"N" if transposed else b"T", b"N"),
             *(_int(n), _int(len(out)), ctypes.byref(ctypes.c_double(1.0))),
-            *(_data(lower), _int(n), _data(out), _int(n)),
+            *(_data(lower), _row_length(lower), _data(out), _int(n)),
         )
     return out
 
@@ -161,10 +161,23 @@ def subtract_lower(matrix: Array, at: NDArray[np.int64], part: Array) -> None:
 
 def _size(lower: Array) -> int:
     square = lower.ndim == 2 and lower.shape[0] == lower.shape[1]
-    if not (square and lower.dtype == np.float64 and lower.flags.c_contiguous):
+    if not (square and lower.dtype == np.float64 and _by_rows(lower)):
         message = "A triangle must be square, float64 and stored row by row"
         raise ValueError(message)
     return len(lower)
+
+
+def _by_rows(lower: Array) -> bool:
+    item, (step, next_one) = lower.itemsize, lower.strides
+    part = next_one == item and step % item == 0 and step >= item * len(lower)
+    # Strides of what has no second row or column mean nothing.
+    return lower.flags.c_contiguous or (len(lower) > 1 and part)
+
+
+def _row_length(lower: Array) -> Any:  # noqa: ANN401
+    """Return the numbers from one row to the next."""
+    n = len(lower)
+    return _int(lower.strides[0] // lower.itemsize if n > 1 else n)
 
 
 def _function(table: Mapping[str, object], name: str, n_arguments: int) -> Callable[..., None]:
