@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import scipy.linalg  # noqa: F401  (loads its library)
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -23,3 +25,12 @@ def test_the_first_to_leave_leaves_the_others_alone():
         assert threads() == {1}
         second.__exit__(None, None, None)
         assert threads() == {2}
+
+
+def test_threads_of_python_take_short_turns_until_then():
+    before = sys.getswitchinterval()
+    with one_thread():
+        with one_thread():
+            pass
+        assert sys.getswitchinterval() < before
+    assert sys.getswitchinterval() == before
