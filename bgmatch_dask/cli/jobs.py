@@ -135,6 +135,7 @@ def execute(settings: RunConfig, *, quiet: bool, until: Until = "coadd") -> dict
     from bgmatch_dask.service.worker_template import start_template
 
     if settings.cluster.kind == "local":
+        # First of all: workers get ready while this process imports and plans.
         start_template()
 
     from bgmatch_dask.pipeline.plan import make_plan

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,8 +20,9 @@ __all__ = ("MosaicPainter", "offset_pictures")
 
 _MOST_BLOCKS = 96
 """Pixels on the long side of an offset map."""
-_NO_DATA = (213, 221, 232, 255)
-_SHAPES = LinearSegmentedColormap.from_list("offsets", ["#0072b2", "#f7f7f7", "#d55e00"])
+_NO_DATA = (213, 221, 232)
+_COLOURS = ((0x00, 0x72, 0xB2), (0xF7, 0xF7, 0xF7), (0xD5, 0x5E, 0x00))
+"""Of the lowest, the middle and the highest offset (red, green, blue)."""
 _SCALE = np.linspace(0.0, 1.0, 96)
 _SHADES = 64
 """Grey levels of a mosaic; more would make noise and bytes, not detail."""
@@ -93,9 +91,12 @@ def _thinned(shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def _coloured(shares: NDArray[np.float64]) -> bytes:
-    pixels = (_SHAPES(np.clip(np.nan_to_num(shares, nan=0.5), 0, 1)) * 255).astype(np.uint8)
+    levels = np.clip(np.nan_to_num(shares, nan=0.5), 0, 1)
+    pixels = np.empty((*shares.shape, 3), np.uint8)
+    for channel, values in enumerate(zip(*_COLOURS, strict=True)):
+        pixels[..., channel] = np.interp(levels, (0.0, 0.5, 1.0), values).round()
     pixels[~np.isfinite(shares)] = _NO_DATA
-    return _png(Image.fromarray(pixels[::-1]).convert("RGB"))
+    return _png(Image.fromarray(pixels[::-1]))
 
 
 class MosaicPainter:
@@ -163,9 +164,8 @@ def _grey(shares: NDArray[np.float64]) -> bytes:
     pixels = np.where(np.isfinite(shares), levels.round() + 1, 0).astype(np.uint8)
     image = Image.fromarray(pixels[::-1])
     image = Image.frombytes("P", image.size, image.tobytes())
-    greys: Any = colormaps["gray"](np.linspace(0, 1, _SHADES))[:, :3]
-    palette = [*_NO_DATA[:3], *(greys * 255).astype(int).ravel().tolist()]
-    image.putpalette(palette)
+    greys = np.linspace(0, 255, _SHADES).round().astype(int)
+    image.putpalette([*_NO_DATA, *np.repeat(greys, 3).tolist()])
     return _png(image)
 
 
