@@ -132,9 +132,10 @@ def execute(settings: RunConfig, *, quiet: bool, until: Until = "coadd") -> dict
     """Run a job on its cluster with progress, see `bgmatch_dask.service.work.carry_out`."""
     from contextlib import nullcontext
 
-    from bgmatch_dask.service.worker_template import start_template
+    from bgmatch_dask.service.worker_template import compile_ahead, start_template
 
-    if settings.cluster.kind == "local":
+    local = settings.cluster.kind == "local"
+    if local:
         # First of all: workers get ready while this process imports and plans.
         start_template()
 
@@ -146,6 +147,8 @@ def execute(settings: RunConfig, *, quiet: bool, until: Until = "coadd") -> dict
     made = make_plan(settings)
     bar = nullcontext() if quiet else progress_listener()
     with bar as listener, connect(settings.cluster) as client:
+        if local:
+            compile_ahead()
         return carry_out(made, client, () if listener is None else (listener,), until)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from numba.core.dispatcher import Dispatcher
 
-__all__ = ("load_compiled",)
+__all__ = ("any_compiled", "load_compiled")
 
 
 def load_compiled() -> int:
@@ -28,6 +28,11 @@ def load_compiled() -> int:
                 loop.compile(signature)
                 loaded += 1
     return loaded
+
+
+def any_compiled() -> bool:
+    """Whether any loop of imported modules was compiled on this machine before."""
+    return any(_kept(loop) for loop in _loops())
 
 
 def _loops() -> Iterator[Any]:

@@ -6,6 +6,7 @@ that for itself while the first units wait for it: three seconds of a processor 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 from bgmatch_dask.service.signals import deaf_to
 from bgmatch_dask.service.thread_caps import THREAD_CAPS
 
-__all__ = ("forked_workers", "start_template")
+__all__ = ("compile_ahead", "forked_workers", "start_template")
 
 _FORKS = sys.platform.startswith("linux")
 """Libraries of other systems do not stand being forked."""
@@ -62,6 +63,20 @@ def forked_workers() -> dict[str, Any]:
     # Dask's own list of modules, for which it would import some here that nobody needs.
     utils._forkserver_preload_set = True  # noqa: SLF001
     return {"distributed.worker.multiprocessing-method": "forkserver"}
+
+
+def compile_ahead() -> None:
+    """Compile what later stages need on a new machine, in one more process beside the workers.
+
+    Workers wait for what is being compiled, and load it. The process ends with this one.
+    """
+    from bgmatch_dask.numerics.compiled import any_compiled
+
+    if not any_compiled() and start_template():
+        from bgmatch_dask.pipeline.first_use import compile_later_stages
+
+        context = multiprocessing.get_context("forkserver")
+        context.Process(target=compile_later_stages, daemon=True).start()
 
 
 @contextmanager
