@@ -46,7 +46,7 @@ def simulate(
         config = replace(
             _simulation(visits, patches, patch_size, border, seed), compressed=compressed
         )
-        facts = _simulate(out, config, workers, quiet=quiet)
+        facts = _simulate(out, config, workers, "spawn", quiet=quiet)
         if json:
             print_json(facts)
         else:
@@ -66,13 +66,18 @@ def demo(
 ) -> None:
     """Simulate a tract, match it, and compare the result with the truth."""
     with reported():
+        from bgmatch_dask.service.worker_template import start_template
+
+        # First of all: it serves the simulation too.
+        start = "forkserver" if start_template() else "spawn"
+
         from bgmatch_dask.cli.jobs import execute
         from bgmatch_dask.config import load_config
         from bgmatch_dask.report.truth_table import compare_with_truth
         from bgmatch_dask.store import Location
 
         config = _simulation(visits, patches, patch_size, border, seed)
-        facts = _simulate(out, config, workers, quiet=quiet)
+        facts = _simulate(out, config, workers, start, quiet=quiet)
         settings = load_config(
             values={
                 "inputs": {"paths": [facts["folder"]], "profile": "lsst"},
@@ -113,13 +118,15 @@ def _simulation(
     )
 
 
-def _simulate(out: Path, config: SimulationConfig, workers: int, *, quiet: bool) -> dict[str, Any]:
+def _simulate(
+    out: Path, config: SimulationConfig, workers: int, start: str, *, quiet: bool
+) -> dict[str, Any]:
     from bgmatch_dask.warps.simulation import simulate_tract
 
     def tell(done: int, total: int) -> None:
         sys.stderr.write(f"simulate: {done}/{total} warps\n")
 
-    made = simulate_tract(out, config, None if quiet else tell, workers=workers)
+    made = simulate_tract(out, config, None if quiet else tell, workers=workers, start=start)
     return {
         "folder": str(made.warps_dir),
         "truth": str(made.truth_path),

@@ -19,6 +19,7 @@ _MODULES = (
     "bgmatch_dask.report.figures",
     "bgmatch_dask.report.offset_maps",
     "bgmatch_dask.report.pictures",
+    "bgmatch_dask.warps.simulation",
     # What matplotlib imports when it draws on the sky.
     "astropy.visualization.wcsaxes",
 )

@@ -6,12 +6,13 @@ that for itself while the first units wait for it: three seconds of a processor 
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from typing import Any
 
@@ -38,16 +39,29 @@ def start_template() -> bool:
     if not _FORKS or _of_someone_else():
         return False
     forkserver.set_forkserver_preload([_LOADING])
+    before = _process()
     with deaf_to(signal.SIGINT), _environment(THREAD_CAPS):
         forkserver.ensure_running()
+    if _process() != before:
+        atexit.register(_end, os.getpid(), _process())
     return True
+
+
+def _process() -> int | None:
+    return getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
+
+
+def _end(owner: int, process: int | None) -> None:
+    """End it at once: it would load to the end before it sees that nobody needs it any more."""
+    if process is not None and os.getpid() == owner:
+        with suppress(OSError):
+            os.kill(process, signal.SIGTERM)
 
 
 def _of_someone_else() -> bool:
     """Whether this process has such a process already: without what workers need, and not deaf."""
     server = getattr(forkserver, "_forkserver", None)
-    running = getattr(server, "_forkserver_pid", None) is not None
-    return running and _LOADING not in getattr(server, "_preload_modules", ())
+    return _process() is not None and _LOADING not in getattr(server, "_preload_modules", ())
 
 
 def forked_workers() -> dict[str, Any]:

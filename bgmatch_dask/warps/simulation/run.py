@@ -49,6 +49,7 @@ def simulate_tract(
     progress: Progress | None = None,
     *,
     workers: int = 1,
+    start: str = "spawn",
 ) -> SimulationSummary:
     """Write the warps ``warps/warp_v<visit>_p<patch>.fits`` and ``truth.json``.
 
@@ -63,6 +64,8 @@ def simulate_tract(
     workers
         Processes; the files are the same for any number. More than one needs an importable
         ``__main__``.
+    start
+        How they start, see `multiprocessing.get_context`.
 
     Returns
     -------
@@ -83,7 +86,7 @@ def simulate_tract(
     n_warps = n_bytes = done = 0
     n_visits = len(truth.visits)
     total = n_visits * truth.config.geometry.patches.n_patches
-    for sizes in _patches(truth, warps_dir, workers):
+    for sizes in _patches(truth, warps_dir, workers, start):
         n_warps += len(sizes)
         n_bytes += sum(sizes)
         done += n_visits
@@ -103,16 +106,22 @@ def _check_free(out_dir: str | os.PathLike[str], truth: SimulationTruth) -> None
         )
 
 
-def _patches(truth: SimulationTruth, warps_dir: Path, workers: int) -> Iterator[list[int]]:
+def _patches(
+    truth: SimulationTruth, warps_dir: Path, workers: int, start: str
+) -> Iterator[list[int]]:
     patches = range(truth.config.geometry.patches.n_patches)
     if workers <= 1:
         for patch in patches:
             yield _simulate_patch(truth, warps_dir, patch)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context(start)) as pool:
         jobs = [pool.submit(_simulate_patch, truth, warps_dir, patch) for patch in patches]
-        for job in as_completed(jobs):
-            yield job.result()
+        try:
+            for job in as_completed(jobs):
+                yield job.result()
+        finally:
+            # After Ctrl-C, which processes may not hear, nobody waits for the other patches.
+            pool.shutdown(cancel_futures=True)
 
 
 def _simulate_patch(truth: SimulationTruth, warps_dir: Path, patch: int) -> list[int]:
