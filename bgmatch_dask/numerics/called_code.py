@@ -11,7 +11,7 @@ from pathlib import Path
 
 __all__ = ("CALLED",)
 
-_FILES = ("_bin_clip", "_bin_quantiles", "_stack_rows", "median", "row_polynomials")
+_FILES = ("_bin_clip", "_bin_quantiles", "_stack_rows", "median", "row_polynomials", "splines")
 
 CALLED = zlib.crc32(
     b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in _FILES)

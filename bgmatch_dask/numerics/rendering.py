@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bgmatch_dask.errors import ConfigError, MatchError
 from bgmatch_dask.geometry import Box
+from bgmatch_dask.numerics.called_code import CALLED
 from bgmatch_dask.numerics.compiling import inner, kernel
 from bgmatch_dask.numerics.interpolation import InterpStyle, best_style, minimum_points
 from bgmatch_dask.numerics.splines import (
@@ -294,7 +295,7 @@ def _draw_line(
 @kernel(error_model="numpy")
 def _draw_columns(
     nodes: _Floats, grid: _Floats, t: _Floats, style: int, needed: int, reduce: bool,
-    upstream: bool, out: _Floats,
+    upstream: bool, out: _Floats, called: int = CALLED,  # noqa: ARG001
 ) -> int:  # fmt: skip
     """Interpolate each grid column; the result has one row for each of ``t``."""
     knots = np.empty((5, len(nodes) + 1))
@@ -319,7 +320,7 @@ def _draw_columns(
 @kernel(error_model="numpy")
 def _draw_rows(
     nodes: _Floats, between: _Floats, t: _Floats, style: int, needed: int, reduce: bool,
-    upstream: bool, out: NDArray[np.float32],
+    upstream: bool, out: NDArray[np.float32], called: int = CALLED,  # noqa: ARG001
 ) -> int:  # fmt: skip
     """Interpolate each row of ``between``; each row of ``out`` is written once."""
     knots = np.empty((5, len(nodes) + 1))
