@@ -105,8 +105,8 @@ def run(size: Size, work: Path, progress: Progress) -> PartResult:
         ),
         Check(f"Growth of a worker's memory from {few} to {many} visits", abs(memory), 0.10),
         Check(
-            f"Growth of the cost per warp from {small} × {small} to {large} × {large} patches",
-            cost,
+            f"Change of the cost per warp from {small} × {small} to {large} × {large} patches",
+            abs(cost),
             0.15,
             judged=size.name == "full",
         ),
