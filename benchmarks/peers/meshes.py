@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.scene import STRIDE, Scene, save_corrections
 
-__all__ = ("run_own", "run_photutils", "run_sep")
+__all__ = ("prepare_own", "run_own", "run_photutils", "run_sep")
 
 _MESH = 128
 Image = NDArray[np.float32]
@@ -33,21 +33,27 @@ def run_sep(folder: str, out: str, *, absolute: bool) -> None:
 
 def run_own(folder: str, out: str) -> None:
     """Run our background of one image over the differences of a scene; the coadd is the mean."""
+    _run(Scene(Path(folder)), out, _own, absolute=False)
+
+
+def prepare_own(folder: str) -> None:
+    """Compile what our background needs, which a machine does once."""
+    del folder
+    _own(np.zeros((8 * _MESH, 8 * _MESH), np.float32), np.zeros(1, bool))
+
+
+def _own(values: Image, bad: NDArray[np.bool_]) -> Image:
     # Not above: the processes of other programs load nothing of ours.
     from bgmatch_dask.numerics.gapfill import fill_gaps
     from bgmatch_dask.numerics.gridded import BackgroundControl, measure_background
     from bgmatch_dask.numerics.rendering import UndersampleStyle
 
+    del bad  # They are NaN.
     few = UndersampleStyle.REDUCE_INTERP_ORDER
-
-    def model(values: Image, bad: NDArray[np.bool_]) -> Image:
-        del bad  # They are NaN.
-        ny, nx = (-(-n // _MESH) for n in values.shape)
-        mesh = measure_background(values, BackgroundControl(nx, ny, undersample=few))
-        mesh.values[...] = fill_gaps(mesh.values, np.isnan(mesh.values))
-        return mesh.render().image
-
-    _run(Scene(Path(folder)), out, model, absolute=False)
+    ny, nx = (-(-n // _MESH) for n in values.shape)
+    mesh = measure_background(values, BackgroundControl(nx, ny, undersample=few))
+    mesh.values[...] = fill_gaps(mesh.values, np.isnan(mesh.values))
+    return mesh.render().image
 
 
 def run_photutils(folder: str, out: str, *, absolute: bool) -> None:

@@ -75,7 +75,14 @@ def _peers(size: Size, tract: Path) -> tuple[Peer, ...]:
     wiimatch = ("constants:run_wiimatch", "wiimatch.match")
     one, two = size.wiimatch_steps
     return (
-        Peer("our mesh on differences", "match, mean", "meshes:run_own", _OWN, own=True),
+        Peer(
+            "our mesh on differences",
+            "match, mean",
+            "meshes:run_own",
+            _OWN,
+            before="meshes:prepare_own",
+            own=True,
+        ),
         Peer("sep on differences", "match, mean", *sep, difference),
         Peer("sep on images", "subtract, mean", *sep, absolute),
         Peer("photutils on differences", "match, mean", *photutils, difference),
